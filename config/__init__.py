@@ -1,0 +1,1 @@
+"""The outermost app: settings, configuration, wiring and the embedded servers."""

@@ -1,0 +1,41 @@
+"""The web process: HTTP by Django, WebSockets by each `<app>.sockets.websocket_urlpatterns`."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+os.environ.setdefault("VIGIL_PROCESS", "web")
+
+from config.loading import refuse_if_invalid
+
+refuse_if_invalid()
+
+from django.core.asgi import get_asgi_application
+
+# Django is set up here, before anything below imports a model.
+_http = get_asgi_application()
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+
+
+def _websocket_urls() -> list[Any]:
+    urls: list[Any] = []
+    for name in ("anomalies.sockets", "alerts.sockets"):
+        if find_spec(name) is not None:
+            urls += import_module(name).websocket_urlpatterns
+    return urls
+
+
+application = ProtocolTypeRouter(
+    {
+        "http": _http,
+        # A browser sends cookies with a foreign page's WebSocket too, so its origin is checked.
+        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(_websocket_urls()))),
+    }
+)

@@ -1,0 +1,1 @@
+"""The embedded servers: real Kafka, PostgreSQL and Valkey out of packages, for one machine."""

@@ -1,0 +1,329 @@
+"""The whole of config.yaml as frozen pydantic models: every key, its default and what it may be.
+
+Reading the file and the environment is `config.loading`; this module knows neither.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
+
+TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+def _topic(name: str) -> str:
+    if not TOPIC_NAME.fullmatch(name) or name in {".", ".."}:
+        raise ValueError("a topic name: 1 to 249 of letters, digits, '.', '_' and '-'")
+    return name
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("an IANA time zone such as UTC or Europe/Berlin") from None
+    return name
+
+
+def _listed(value: Any) -> Any:
+    """`a,b` from the environment is a list; a JSON list is one as well."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+Topic = Annotated[str, AfterValidator(_topic)]
+Zone = Annotated[str, AfterValidator(_zone)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Kafka(Section):
+    """Where the events come from and the results go."""
+
+    bootstrap_servers: NonEmpty = "127.0.0.1:9092"
+    input_topic: Topic = "raw-data"
+    output_topic: Topic = "anomaly-results"
+    statistics_topic: Topic = "statistics"
+    processed_topic: Topic = "processed-data"
+    dead_letter_topic: Topic = "dead-letters"
+    group_id: NonEmpty = "anomaly-detection-group"
+    group_instance_id: NonEmpty | None = None
+    partitions: Annotated[int, Field(ge=1, le=10_000)] = 4
+    replication_factor: Annotated[int, Field(ge=1, le=100)] = 1
+    retention_hours: Positive = 168.0
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    batch_wait_ms: Annotated[int, Field(ge=1, le=60_000)] = 50
+    session_timeout_ms: Annotated[int, Field(ge=1_000, le=1_800_000)] = 45_000
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: (
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER"] | None
+    ) = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_ca_location: str | None = None
+    ssl_certificate_location: str | None = None
+    ssl_key_location: str | None = None
+    ssl_key_password: SecretStr | None = None
+
+    @property
+    def own_topics(self) -> tuple[str, ...]:
+        """The topics that Vigil itself reads or writes, the streams' own ones aside."""
+        return (
+            self.input_topic,
+            self.output_topic,
+            self.statistics_topic,
+            self.processed_topic,
+            self.dead_letter_topic,
+        )
+
+    def client_config(self) -> dict[str, Any]:
+        """librdkafka's settings to connect as; the result holds secrets, so never log it."""
+        given: dict[str, str | None] = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "security.protocol": self.security_protocol,
+            "sasl.mechanism": self.sasl_mechanism,
+            "sasl.username": self.sasl_username,
+            "sasl.password": _revealed(self.sasl_password),
+            "ssl.ca.location": self.ssl_ca_location,
+            "ssl.certificate.location": self.ssl_certificate_location,
+            "ssl.key.location": self.ssl_key_location,
+            "ssl.key.password": _revealed(self.ssl_key_password),
+        }
+        return {key: value for key, value in given.items() if value is not None}
+
+
+class IsolationForest(Section):
+    enabled: bool = True
+    contamination: Annotated[float, Field(gt=0, le=0.5)] = 0.01
+    n_estimators: Annotated[int, Field(ge=1, le=2_000)] = 100
+    max_samples: Annotated[int, Field(ge=2, le=100_000)] = 256
+
+
+class Statistical(Section):
+    enabled: bool = True
+    method: Literal["zscore"] = "zscore"
+    threshold: Positive = 3.0
+
+
+class Online(Section):
+    enabled: bool = True
+
+
+class Detectors(Section):
+    isolation_forest: IsolationForest = IsolationForest()
+    statistical: Statistical = Statistical()
+    online: Online = Online()
+
+    @property
+    def enabled(self) -> tuple[str, ...]:
+        return tuple(name for name in type(self).model_fields if getattr(self, name).enabled)
+
+
+class AnomalyDetection(Section):
+    """Which detectors run, how they are combined and from which score on something is odd."""
+
+    method: Literal["ensemble"] = "ensemble"
+    combine: Literal["max", "mean"] = "max"
+    threshold: Share = 0.8
+    emit: Literal["anomalies", "all"] = "anomalies"
+    episode_quiet_events: Count = 80
+    max_gap_s: Positive = 86_400.0
+    detectors: Detectors = Detectors()
+    weights: dict[str, NotNegative] = {}
+
+    @model_validator(mode="after")
+    def _weights_name_detectors(self) -> AnomalyDetection:
+        unknown = sorted(set(self.weights) - set(Detectors.model_fields))
+        if unknown:
+            known = ", ".join(Detectors.model_fields)
+            raise ValueError(f"weights only for known detectors ({known}), not {unknown[0]!r}")
+        if not self.detectors.enabled:
+            raise ValueError("at least one enabled detector")
+        return self
+
+
+class Dashboard(Section):
+    """The web pages. `https` unset means: on, except on loopback or with the embedded servers."""
+
+    host: NonEmpty = "127.0.0.1"
+    port: Port = 8000
+    websocket_enabled: bool = True
+    real_time_updates: bool = True
+    allowed_hosts: Names = ("localhost", "127.0.0.1", "[::1]")
+    https: bool | None = None
+    public_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+/?$")] | None = None
+
+
+class Mapping(Section):
+    """Field paths such as `payload.device.id` for events of another shape than Vigil's own."""
+
+    source: NonEmpty | None = None
+    metric: NonEmpty | None = None
+    value: NonEmpty | None = None
+    timestamp: NonEmpty | None = None
+    values: NonEmpty | None = None
+    id: NonEmpty | None = None
+
+
+class Stream(Section):
+    """One topic that is watched. `topic` unset means `kafka.input_topic`."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+    topic: Topic | None = None
+    time_zone: Zone = "UTC"
+    naive_time_zone: Zone | None = None
+    grace_s: NotNegative = 0.0
+    id: NonEmpty | None = None
+    mapping: Mapping = Mapping()
+
+
+class Api(Section):
+    """`open` lets the documented calls in without a token.
+
+    Unset means: on with the embedded servers on loopback only. Once loaded it is True or False.
+    """
+
+    open: bool | None = None
+
+
+class Retention(Section):
+    """Days that each kind of row is kept."""
+
+    anomalies_days: Positive = 365.0
+    candidates_days: Positive = 90.0
+    rollups_days: Positive = 90.0
+    outbox_days: Positive = 7.0
+    dead_letters_days: Positive = 30.0
+
+
+class Consumer(Section):
+    """The consumer's habits: snapshots, flushes and its limits."""
+
+    snapshot_interval_s: Positive = 30.0
+    snapshot_chunk_bytes: Annotated[int, Field(ge=10_000, le=100_000_000)] = 1_000_000
+    rollup_flush_s: Positive = 2.0
+    dead_letter_ratio_limit: Share = 0.5
+    max_series_per_partition: Count = 200_000
+    config_poll_s: Annotated[float, Field(gt=0, le=5)] = 1.0
+
+
+class Demo(Section):
+    """The demo source of `make run`."""
+
+    sources: Annotated[int, Field(ge=1, le=1_000)] = 6
+    interval_s: Positive = 10.0
+    history_days: Annotated[float, Field(ge=0, le=60)] = 2.0
+    seed: int = 7
+
+
+class Database(Section):
+    """PostgreSQL. The address comes from the environment only: it may hold a password."""
+
+    url: SecretStr | None = None
+    pool_size: Annotated[int, Field(ge=1, le=200)] = 8
+
+
+class Redis(Section):
+    """Redis or Valkey, for Celery and the live pages. The address comes from the environment."""
+
+    url: SecretStr | None = None
+
+
+class VigilConfig(Section):
+    """Everything that config.yaml may say."""
+
+    kafka: Kafka = Kafka()
+    anomaly_detection: AnomalyDetection = AnomalyDetection()
+    dashboard: Dashboard = Dashboard()
+    streams: tuple[Stream, ...] = (Stream(name="raw-data"),)
+    api: Api = Api()
+    retention: Retention = Retention()
+    consumer: Consumer = Consumer()
+    demo: Demo = Demo()
+    database: Database = Database()
+    redis: Redis = Redis()
+
+    @model_validator(mode="after")
+    def _streams_differ(self) -> VigilConfig:
+        if not self.streams:
+            raise ValueError("streams: at least one stream")
+        for what, given in (
+            ("name", [stream.name for stream in self.streams]),
+            ("topic", [self.topic_of(stream) for stream in self.streams]),
+        ):
+            if twice := _first_repeated(given):
+                raise ValueError(f"streams: each {what} only once, and {twice!r} comes twice")
+        return self
+
+    def topic_of(self, stream: Stream) -> str:
+        return stream.topic or self.kafka.input_topic
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Every topic that Vigil reads or writes, each once."""
+        named = (*self.kafka.own_topics, *(self.topic_of(stream) for stream in self.streams))
+        return tuple(dict.fromkeys(named))
+
+
+def is_secret(section: type[BaseModel], key: str) -> bool:
+    """Whether a key may only come from the environment or a file of its own."""
+    field = section.model_fields.get(key)
+    return field is not None and "SecretStr" in str(field.annotation)
+
+
+def model_at(key: tuple[str | int, ...]) -> type[BaseModel] | None:
+    """The section that a key path leads to, or None where there is none."""
+    section: type[BaseModel] | None = VigilConfig
+    for part in key:
+        if section is Stream and isinstance(part, int):
+            continue
+        field = section.model_fields.get(str(part)) if section is not None else None
+        if field is None:
+            return None
+        section = (
+            Stream if (section, part) == (VigilConfig, "streams") else _section(field.annotation)
+        )
+    return section
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation if is_section else None
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _first_repeated(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

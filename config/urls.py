@@ -1,0 +1,22 @@
+"""All pages' addresses: each app's own, the admin, logging in and out, and metrics."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from django.contrib import admin
+from django.contrib.auth import views as auth_views
+from django.urls import URLPattern, URLResolver, include, path
+
+admin.site.site_header = "Vigil"
+admin.site.site_title = "Vigil"
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("login/", auth_views.LoginView.as_view(), name="login"),
+    path("logout/", auth_views.LogoutView.as_view(), name="logout"),
+    path("admin/", admin.site.urls),
+    path("", include("django_prometheus.urls")),
+]
+for _urls in ("anomalies.urls", "alerts.urls", "streams.urls", "detection.urls"):
+    if find_spec(_urls) is not None:
+        urlpatterns.append(path("", include(_urls)))
