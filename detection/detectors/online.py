@@ -1,0 +1,81 @@
+"""The default detector of a series: novelty, forecast, season and flat line in one pass.
+
+A causal recipe found by measurement; every event is scored before it is learnt.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detection.base import FloatArray, ScoringInput, SeriesOutput
+from detection.detectors import online_kernel
+from detection.state import StateComponent
+
+REASONS: tuple[str, ...] = (
+    "value",  # a value never seen
+    "pair",  # an unusual step between means of two events
+    "block",  # an unusual course of means of twelve
+    "residual",  # far from the forecast
+    "season",  # away from the time of day or week
+    "flat",  # equal values for too long
+    "returned",  # a known fault came back
+)
+
+
+class OnlineDetector:
+    """Works fully from about 150 events of a series on; abstains for the first `warm_up`.
+
+    Formulas. R: decayed range. Nov: distance, in units of R, to the nearest of at most 64
+    prototypes, learnt one by one. z1 = Nov of the value less the forecast's usual error D, with
+    values learnt during a fault kept in quarantine; z2, z3 = Nov of pairs of consecutive block
+    means (2 and 12 events); z4 = Nov of the residual of an AR(2) forecast by recursive least
+    squares with clipped errors; z5 = mean of 12 residuals from a profile of the day or week times
+    its skill; z6 = length of a run of equal values over the longest usual one. The oddness is the
+    largest of z/T, T = 0.039, 0.154, 0.083, 0.051, 0.25, 1, damped while alarms repeat.
+
+    `expected` is what x should have been, given the past only: middle = the AR forecast, drawn to
+    the season's level by D/(D + E) where the season has skill (E its mean error); the half width
+    is R·(0.039 + 4·mean error of the mixture). 0.039·R is the novelty alarm level, so values
+    inside score below the default threshold 0.8 unless their course or their season is odd.
+
+    With `warm_up=0` the oddness of the recipe from the first event on comes out as it is.
+    """
+
+    name = "online"
+    component = StateComponent("online", 1, online_kernel.initial_row())
+
+    def __init__(self, warm_up: int = 30) -> None:
+        self.warm_up = warm_up
+
+    def score(
+        self, state: FloatArray, inputs: ScoringInput, out: SeriesOutput | None = None
+    ) -> FloatArray:
+        """Oddness float64[n]; nan for warm-up events and for values that are no number.
+
+        Fills all of `out`; IndexError for a slot outside `state`.
+        """
+        out = SeriesOutput.empty(len(inputs)) if out is None else out
+        check_slots(state, inputs)
+        online_kernel.run(
+            state,
+            inputs.slot,
+            inputs.epoch_s,
+            inputs.value,
+            out.oddness,
+            out.reason,
+            out.onset,
+            out.features,
+            out.expected,
+            out.seen,
+        )
+        if self.warm_up > 0:
+            warming = out.seen < self.warm_up
+            out.oddness[warming] = np.nan
+            out.expected[warming] = np.nan
+        return out.oddness
+
+
+def check_slots(state: FloatArray, inputs: ScoringInput) -> None:
+    """Kernels check no bounds: a wrong slot would overwrite another series' memory."""
+    if len(inputs) and (inputs.slot.min() < 0 or inputs.slot.max() >= state.shape[0]):
+        raise IndexError("slot outside the state")

@@ -1,0 +1,31 @@
+"""What detection may refuse, split by what the caller does next: reject, retrain or cold-start."""
+
+from __future__ import annotations
+
+
+class DetectionError(Exception):
+    """Base of everything this app raises on purpose."""
+
+
+class StateLayoutError(DetectionError):
+    """A snapshot row was packed with another layout: start these series cold, and say so."""
+
+
+class UnknownDetector(DetectionError):
+    """No detector is registered under this name: the configuration is wrong."""
+
+
+class NotEnoughData(DetectionError):
+    """Too few rows to train on: keep the present model and try again with more history."""
+
+
+class ArtefactError(DetectionError):
+    """A stored model can't be used."""
+
+
+class ArtefactCorrupt(ArtefactError):
+    """The bytes are not those that were stored: restore the row from a backup or retrain."""
+
+
+class ArtefactIncompatible(ArtefactError):
+    """Written for other features, another format or another library version: retrain."""

@@ -1,0 +1,42 @@
+"""The feature space that stored models are trained in: ten numbers per event, free of any scale.
+
+The online kernel computes them on the way; here is what they mean. A change of a formula or of
+the order is a new FEATURE_VERSION, and models of another version are refused.
+
+Notation (detectors/online.py): x the value, R the decayed range, e the forecast's residual in
+units of R, D the mean |e| (limited, slow: rate 0.01), r the seasonal residual in units of R, E its
+mean size, T1…T5 the alarm levels of the novelties z1…z5. All are taken before x is learnt, save
+R, which contains x. All are finite, and bounded so that one wild event can't stretch a forest.
+
+==========  =======================================================  =========
+name        formula                                                  bounds
+==========  =======================================================  =========
+residual    e / (D + 0.001)                                          ±10
+change      (x − x₋₁) / R, 0 at the first event                      ±1
+level       (2x − M − m) / R, place within the decayed range         ±1
+spread      ln((D′ + 0.001) / (D + 0.001)), D′ like D at rate 0.1    ±5
+seasonal    r / (E + 0.01), 0 where no season was found              ±10
+novelty     z1 / T1, distance from every value known                 0…10
+pair        z2 / T2, the same of two consecutive means of 2          0…10
+block       z3 / T3, the same of two consecutive means of 12         0…10
+drift       z5 / T5, mean of the last 12 r times the season's skill  0…10
+gap         ln((Δτ + 1) / (mean gap + 1)), Δτ in s, at most a week   ±5
+==========  =======================================================  =========
+"""
+
+from __future__ import annotations
+
+FEATURE_VERSION = 1
+
+FEATURE_NAMES: tuple[str, ...] = (
+    "residual",
+    "change",
+    "level",
+    "spread",
+    "seasonal",
+    "novelty",
+    "pair",
+    "block",
+    "drift",
+    "gap",
+)
