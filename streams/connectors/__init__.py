@@ -1,0 +1,1 @@
+"""Sources that fill a topic: a synthetic world, the demo made of it, and files."""

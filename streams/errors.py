@@ -1,0 +1,26 @@
+"""What can go wrong in streams, split by what the caller does about it."""
+
+from __future__ import annotations
+
+
+class StreamsError(Exception):
+    """The family's head; its message is for people."""
+
+
+class DeliveryError(StreamsError):
+    """Retry: the broker did not take some messages."""
+
+    def __init__(self, failed: int, waiting: int, reason: str) -> None:
+        self.failed, self.waiting, self.reason = failed, waiting, reason
+        super().__init__(
+            f"{failed + waiting} messages were not delivered ({failed} refused, {waiting} without "
+            f"an answer): {reason}"
+        )
+
+
+class BrokerError(StreamsError):
+    """Retry or give up: no broker answers at the configured address."""
+
+
+class SourceError(StreamsError):
+    """Give up: a file or an option can't be read as events; says what and where."""
