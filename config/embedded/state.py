@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,17 @@ class DataFolder:
         """Takes the folder for this process, until it ends or releases it."""
         self.path.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise DataFolderBusyError(str(self.path)) from None
-        self._lock = lock
+        # `running` of some other process holds the lock for an instant, hence more than one try.
+        for _ in range(10):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.05)
+            else:
+                self._lock = lock
+                return
+        os.close(lock)
+        raise DataFolderBusyError(str(self.path))
 
     def release(self) -> None:
         if self._lock is not None:

@@ -1,0 +1,1 @@
+"""Vigil's tests: against the real servers, embedded or named in the environment."""

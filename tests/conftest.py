@@ -1,0 +1,51 @@
+"""Fixtures for every test: the real servers' addresses and fresh topics."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from typing import Protocol
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+
+class MakeTopic(Protocol):
+    def __call__(self, partitions: int = 1, **settings: str) -> str:
+        """A new topic's name. Settings such as `retention_ms="1000"` become `retention.ms`."""
+
+
+@pytest.fixture(scope="session")
+def kafka() -> str:
+    """The broker's `host:port`."""
+    return os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> str:
+    return os.environ["REDIS_URL"]
+
+
+@pytest.fixture(scope="session")
+def kafka_admin(kafka: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": kafka})
+
+
+@pytest.fixture
+def topic(kafka_admin: AdminClient) -> Iterator[MakeTopic]:
+    """Makes topics with names of their own, and deletes them after the test."""
+    made: list[str] = []
+
+    def make(partitions: int = 1, **settings: str) -> str:
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        config = {key.replace("_", "."): value for key, value in settings.items()}
+        future = kafka_admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name]
+        future.result(30)
+        made.append(name)
+        return name
+
+    yield make
+    if made:
+        for future in kafka_admin.delete_topics(made).values():
+            future.result(30)
