@@ -50,8 +50,10 @@ def _path_lengths(
         total[:] = 0.0
         for tree in range(trees):
             asked, limit, length = feature[tree], threshold[tree], leaf[tree]
-            node[:] = 0
-            for _ in range(depth):
+            root, first = np.uint32(asked[0]) * width, limit[0]
+            for j in range(128):
+                node[j] = one + np.uint32(block[root + np.uint32(j)] > first)
+            for _ in range(depth - 1):
                 for j in range(128):
                     at = node[j]
                     right = block[np.uint32(asked[at]) * width + np.uint32(j)] > limit[at]

@@ -1,0 +1,41 @@
+"""Name → detector. A new detector is one file and one line here; the conformance suite finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from detection.base import ModelDetector, SeriesDetector
+from detection.detectors.isolation_forest import IsolationForestDetector
+from detection.detectors.online import OnlineDetector
+from detection.detectors.zscore import ZScoreDetector
+from detection.errors import UnknownDetector
+
+SERIES_DETECTORS: Mapping[str, type[SeriesDetector]] = {
+    OnlineDetector.name: OnlineDetector,
+    ZScoreDetector.name: ZScoreDetector,
+}
+
+MODEL_DETECTORS: Mapping[str, type[ModelDetector]] = {
+    IsolationForestDetector.name: IsolationForestDetector,
+}
+
+
+def create_series_detector(name: str, **params: Any) -> SeriesDetector:
+    """An online detector with its settings; UnknownDetector names those there are."""
+    try:
+        return SERIES_DETECTORS[name](**params)
+    except KeyError:
+        raise UnknownDetector(_unknown(name, SERIES_DETECTORS)) from None
+
+
+def model_detector(name: str) -> type[ModelDetector]:
+    """The class that trains and restores a stored model."""
+    try:
+        return MODEL_DETECTORS[name]
+    except KeyError:
+        raise UnknownDetector(_unknown(name, MODEL_DETECTORS)) from None
+
+
+def _unknown(name: str, known: Mapping[str, object]) -> str:
+    return f"detector {name!r} is none of {', '.join(sorted(known))}"

@@ -1,0 +1,104 @@
+"""Training and restoring stored models: pure functions of history, settings and a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detection.artefact import check_compatible, dump, library_versions, load
+from detection.base import FloatArray, ModelDetector
+from detection.errors import ArtefactIncompatible, NotEnoughData
+from detection.features import FEATURE_NAMES, FEATURE_VERSION
+from detection.registry import model_detector
+
+MOST_ROWS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A model ready to store: its payload's sha256 names it for good."""
+
+    detector: ModelDetector
+    manifest: dict[str, Any]
+    payload: bytes
+    sha256: str
+
+
+def train(
+    name: str,
+    features: FloatArray,
+    *,
+    seed: int,
+    excluded: NDArray[np.bool_] | None = None,
+    most_rows: int = MOST_ROWS,
+    holdout: float = 0.3,
+    params: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Fit detector `name` on rows [n, k] in order of event time.
+
+    `excluded` bool[n] leaves out rows of confirmed anomalies; of more than `most_rows` a seeded
+    sample is taken, in order. The last `holdout` share calibrates and never trains. `provenance`
+    (training range, stream …) goes into the manifest as it is. Equal arguments give equal bytes.
+    NotEnoughData, UnknownDetector or ValueError; rows that aren't finite are left out.
+    """
+    if features.ndim != 2 or features.shape[1] != len(FEATURE_NAMES):
+        raise ValueError(f"features {features.shape} are not [n, {len(FEATURE_NAMES)}]")
+    usable = np.isfinite(features).all(axis=1)
+    if excluded is not None:
+        usable &= ~excluded
+    chosen = _sample(np.flatnonzero(usable), most_rows, seed)
+    if len(chosen) == 0:
+        raise NotEnoughData("no usable rows")
+    rows = np.ascontiguousarray(features[chosen])
+    settings = dict(params or {})
+    detector = model_detector(name).fit(rows, seed=seed, holdout=holdout, **settings)
+    manifest = {
+        "detector": name,
+        "feature_names": list(FEATURE_NAMES),
+        "feature_version": FEATURE_VERSION,
+        "libraries": library_versions(),
+        "seed": seed,
+        "params": settings,
+        "holdout": holdout,
+        "rows_given": len(features),
+        "rows_used": len(rows),
+        "rows_excluded": int(len(features) - usable.sum()),
+        "metrics": _metrics(detector, rows[len(rows) - int(holdout * len(rows)) :]),
+        **(provenance or {}),
+    }
+    payload, sha256 = dump(detector.arrays(), manifest)
+    return Trained(detector, manifest, payload, sha256)
+
+
+def restore(payload: bytes, sha256: str) -> tuple[ModelDetector, dict[str, Any]]:
+    """(detector, manifest) of a stored model; ArtefactCorrupt or ArtefactIncompatible."""
+    arrays, manifest = load(payload, sha256)
+    check_compatible(manifest)
+    name = manifest.get("detector")
+    if not isinstance(name, str):
+        raise ArtefactIncompatible("the model names no detector: retrain it")
+    return model_detector(name).from_arrays(arrays), manifest
+
+
+def _sample(rows: NDArray[np.intp], most: int, seed: int) -> NDArray[np.intp]:
+    if len(rows) <= most:
+        return rows
+    picked = np.random.default_rng(seed).choice(len(rows), size=most, replace=False)
+    return rows[np.sort(picked)]
+
+
+def _metrics(detector: ModelDetector, held_out: FloatArray) -> dict[str, float]:
+    """What the held-out rows look like to the model; all of it is normal until labelled."""
+    oddness = detector.oddness(held_out)
+    return {
+        "held_out_rows": float(len(held_out)),
+        "held_out_alarms_per_10000": float(1e4 * np.mean(oddness >= 1.0)),
+        "held_out_oddness_p50": float(np.quantile(oddness, 0.5)),
+        "held_out_oddness_p99": float(np.quantile(oddness, 0.99)),
+        "held_out_oddness_max": float(oddness.max()),
+    }
