@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from celery import Celery
-from kombu import Queue
+from kombu import Exchange, Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -16,6 +16,7 @@ refuse_if_invalid()
 from django.conf import settings
 
 TASK_TIME_LIMIT_S = 3_600
+QUEUES = ("training", "alerts", "default")
 
 app = Celery("vigil")
 app.conf.update(
@@ -30,7 +31,7 @@ app.conf.update(
     task_ignore_result=True,
     task_serializer="json",
     accept_content=["json"],
-    task_queues=[Queue(name) for name in ("training", "alerts", "default")],
+    task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
     task_default_queue="default",
     task_routes={"detection.tasks.*": {"queue": "training"}, "alerts.tasks.*": {"queue": "alerts"}},
     worker_prefetch_multiplier=1,

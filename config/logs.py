@@ -52,7 +52,7 @@ def logging_config(level: str | None = None) -> dict[str, Any]:
         "root": {"handlers": ["stderr"], "level": "WARNING"},
         "loggers": {
             name: {"level": ours} for name in ("config", "streams", "detection", "anomalies",
-                                               "alerts", "celery", "daphne.server")
+                                               "alerts", "celery")
         } | {
             "django": {"handlers": [], "level": "WARNING", "propagate": True},
             "django.server": {"handlers": [], "level": "WARNING", "propagate": True},

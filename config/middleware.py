@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Awaitable, Callable
 
 from asgiref.sync import iscoroutinefunction
@@ -44,6 +45,12 @@ def content_security_policy(get_response: Respond) -> Callable[..., object]:
 
 class static_files(WhiteNoiseMiddleware):  # noqa: N801  (named in MIDDLEWARE like a function)
     """WhiteNoise, answering whole: its file iterators are synchronous, which ASGI can't stream."""
+
+    def __init__(self, get_response: Respond) -> None:
+        with warnings.catch_warnings():
+            # Without `collectstatic` there is no folder of collected files, and none is missed.
+            warnings.filterwarnings("ignore", message="No directory at")
+            super().__init__(get_response)
 
     @staticmethod
     def serve(static_file: StaticFile, request: HttpRequest) -> HttpResponse:

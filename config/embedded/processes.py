@@ -100,10 +100,17 @@ class Nursery:
             self._children.remove(child)
         self._tell(f"forget {child.pid}")
 
-    def stop(self, children: Sequence[Child] | None = None, *, within_s: float = 10.0) -> list[str]:
+    def stop(
+        self,
+        children: Sequence[Child] | None = None,
+        *,
+        within_s: float = 10.0,
+        meanwhile: Callable[[float], None] = time.sleep,
+    ) -> list[str]:
         """Signals the children (all of them by default), waits, and kills what stays.
 
-        Returns the names of those that had to be killed.
+        `meanwhile(seconds)` runs while it waits, to read what they print. Returns the names of
+        those that had to be killed.
         """
         stopping = list(self._children if children is None else children)
         for child in stopping:
@@ -112,7 +119,7 @@ class Nursery:
         while any(child.returncode() is None for child in stopping):
             if time.monotonic() > deadline:
                 break
-            time.sleep(0.02)
+            meanwhile(0.02)
         killed = [child.name for child in stopping if child.returncode() is None]
         for child in stopping:
             self.forget(child)

@@ -93,6 +93,15 @@ class EmbeddedStack:
         """Tells other processes on this machine where the servers are."""
         self.folder.publish({"pid": os.getpid(), "env": self.env, **more})
 
+    def revive(self) -> list[str]:
+        """Starts servers that died again, on their old ports, and returns their names."""
+        dead = [s for s in self.servers if s.child and s.child.returncode() is not None]
+        for server in dead:
+            if server.child is not None:
+                self.nursery.forget(server.child)
+            server.start(self.nursery)
+        return [server.name for server in dead]
+
     def stop(self) -> None:
         """Stops the servers, within about ten seconds; the data stays."""
         self.nursery.close()

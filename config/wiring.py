@@ -1,0 +1,149 @@
+"""Builds the consumer out of every app's parts; the only module that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from anomalies.announce import Announcer
+from anomalies.live import LivePublisher
+from anomalies.store import AnomalySink
+from config.schema import Stream as StreamConfig
+from config.schema import VigilConfig
+from detection.ensemble import weights_for
+from detection.model_store import load
+from detection.registry import SERIES_DETECTORS
+from detection.scoring import LoadedModel, ScoringEngine
+from detection.versions import VersionKeeper
+from streams.codec import Codec
+from streams.consumer import GroupConsumer
+from streams.models import Stream
+from streams.producer import TopicProducer
+from streams.runner import Lane, Runner, RunnerSettings, utc_now
+from streams.series import SeriesIndex
+from streams.status import StatusReporter
+
+# The configuration speaks of methods, the registry of detectors.
+DETECTOR_OF = {"statistical": "zscore"}
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line of the consumer may set."""
+
+    start: str | int = "stored"
+    max_events: int | None = None
+    exit_at_end: bool = False
+
+
+def scoring_base(config: VigilConfig) -> dict[str, Any]:
+    """The configuration's part of a scoring version: detectors, ensemble, episodes."""
+    detection = config.anomaly_detection
+    detectors = {
+        DETECTOR_OF.get(name, name): options
+        for name, options in detection.detectors.model_dump(mode="json").items()
+    }
+    names = sorted(detectors)
+    given = {DETECTOR_OF.get(name, name): w for name, w in detection.weights.items()}
+    weights = dict(zip(names, map(float, weights_for(names, given)), strict=True))
+    return {
+        "detectors": detectors,
+        "combine": detection.combine,
+        "weights": weights,
+        "threshold": detection.threshold,
+        "quiet_events": detection.episode_quiet_events,
+        "max_gap_s": detection.max_gap_s,
+    }
+
+
+def ensure_stream(config: VigilConfig, given: StreamConfig) -> Stream:
+    """The stream's row; what the configuration says of it counts."""
+    row, _ = Stream.objects.update_or_create(
+        name=given.name,
+        defaults={
+            "topic": given.topic or config.kafka.input_topic,
+            "time_zone": given.time_zone,
+            "naive_time_zone": given.naive_time_zone or "",
+            "grace_s": round(given.grace_s),
+            "mapping": mapping_of(given),
+        },
+    )
+    return row
+
+
+def mapping_of(given: StreamConfig) -> dict[str, str]:
+    """The field paths that are set."""
+    found: Mapping[str, str | None] = given.mapping.model_dump()
+    return {name: path for name, path in found.items() if path}
+
+
+def build_engine(config: VigilConfig, index: SeriesIndex | None = None) -> ScoringEngine:
+    """The scoring engine with the configuration's detectors."""
+    threshold = config.anomaly_detection.detectors.statistical.threshold
+    options: dict[str, dict[str, Any]] = {"zscore": {"threshold": threshold}}
+    detectors = tuple(kind(**options.get(name, {})) for name, kind in SERIES_DETECTORS.items())
+    return ScoringEngine(index or SeriesIndex(), detectors)
+
+
+def load_model(identity: int) -> LoadedModel:
+    """A stored model, its hash checked."""
+    row, detector = load(identity)
+    return LoadedModel(row.algorithm, row.metric, row.version, row.sha256, detector)
+
+
+def build_lane(
+    config: VigilConfig,
+    given: StreamConfig,
+    loader: Callable[[int], LoadedModel] = load_model,
+) -> Lane:
+    """One stream's way from bytes to rows."""
+    stream = ensure_stream(config, given)
+    engine = build_engine(config)
+    return Lane(
+        stream=stream,
+        codec=Codec(engine.index, stream.mapping, stream.naive_time_zone or None),
+        engine=engine,
+        versions=VersionKeeper(stream, scoring_base(config), loader, engine.detectors),
+        sink=AnomalySink(stream, engine, utc_now),
+    )
+
+
+def build_runner(
+    config: VigilConfig, instance: str, options: RunOptions, redis_url: str | None
+) -> Runner:
+    """The whole consumer of one process."""
+    kafka = config.kafka
+    client = kafka.client_config()
+    push = None
+    if redis_url and config.dashboard.real_time_updates:
+        push = LivePublisher(redis_url)
+    return Runner(
+        GroupConsumer(
+            client,
+            group_id=kafka.group_id,
+            instance_id=kafka.group_instance_id,
+            session_timeout_ms=kafka.session_timeout_ms,
+        ),
+        [build_lane(config, given) for given in config.streams],
+        RunnerSettings(
+            instance=instance,
+            batch_size=kafka.batch_size,
+            batch_wait_s=kafka.batch_wait_ms / 1000,
+            snapshot_interval_s=config.consumer.snapshot_interval_s,
+            snapshot_chunk_bytes=config.consumer.snapshot_chunk_bytes,
+            flush_s=config.consumer.rollup_flush_s,
+            config_poll_s=config.consumer.config_poll_s,
+            start=options.start,
+            max_events=options.max_events,
+            exit_at_end=options.exit_at_end,
+            dead_letter_ratio_limit=config.consumer.dead_letter_ratio_limit,
+        ),
+        Announcer(
+            lambda: TopicProducer(client, linger_ms=5),
+            kafka.output_topic,
+            kafka.statistics_topic,
+            push,
+        ),
+        StatusReporter(instance),
+    )
