@@ -12,7 +12,6 @@ from anomalies.store import AnomalySink
 from config.schema import Stream as StreamConfig
 from config.schema import VigilConfig
 from detection.ensemble import weights_for
-from detection.model_store import load
 from detection.registry import SERIES_DETECTORS
 from detection.scoring import LoadedModel, ScoringEngine
 from detection.versions import VersionKeeper
@@ -88,6 +87,8 @@ def build_engine(config: VigilConfig, index: SeriesIndex | None = None) -> Scori
 
 def load_model(identity: int) -> LoadedModel:
     """A stored model, its hash checked."""
+    from detection.model_store import load
+
     row, detector = load(identity)
     return LoadedModel(row.algorithm, row.metric, row.version, row.sha256, detector)
 

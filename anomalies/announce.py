@@ -1,0 +1,147 @@
+"""Tells others what was stored: results on the topic (at least once, stable ids), live push.
+
+The outbox is the memory: a row counts as published once the broker has it, and what a dead
+consumer left unpublished is sent by the partition's next owner.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+from django.db import Error, connection
+from django.utils import timezone
+
+from anomalies.models import Outbox
+from anomalies.store import Found
+from streams.checkpoint import Owned
+from streams.errors import StreamsError
+from streams.producer import TopicProducer
+
+log = logging.getLogger(__name__)
+QUEUED_BATCHES = 1_000
+RETRY_S = 2.0
+
+_Key = tuple[Any, int]
+_Work = list[tuple[_Key, dict[str, Any]]]
+
+
+class Push(Protocol):
+    """Live push: never blocks, never raises."""
+
+    def publish(self, message: dict[str, Any]) -> None: ...
+    def close(self, timeout_s: float = 2.0) -> None: ...
+
+
+class Announcer:
+    """One per consumer process. A thread of its own talks to Kafka, so the loop never waits."""
+
+    def __init__(
+        self,
+        producer: Callable[[], TopicProducer],
+        topic: str,
+        statistics_topic: str,
+        push: Push | None,
+    ) -> None:
+        self._make = producer
+        self._topic = topic
+        self._statistics_topic = statistics_topic
+        self._push = push
+        self._queue: queue.Queue[_Work | Owned | dict[str, Any] | None] = queue.Queue(
+            maxsize=QUEUED_BATCHES
+        )
+        self._rates: dict[str, Any] = {}
+        self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
+        self._thread.start()
+
+    def found(self, found: Found) -> int:
+        """A batch was stored; returns how many episodes it opened."""
+        if found.results:
+            self._offer([((identity, n), payload) for identity, n, payload in found.results])
+            self._live({"anomalies": [payload for _, _, payload in found.results]})
+        return found.onsets
+
+    def recover(self, owned: Owned) -> None:
+        """Publish what the partition's last owner stored but did not publish."""
+        self._offer(owned)
+
+    def tick(self, rates: Mapping[str, Any]) -> None:
+        """The consumer's numbers, for pages and the statistics topic."""
+        self._rates = {k: v for k, v in rates.items() if k not in ("events", "rejects")}
+        message = {"type": "update", "at": dt.datetime.now(dt.UTC).isoformat(), **rates}
+        self._offer(message)
+        self._live(dict(rates))
+
+    def close(self) -> None:
+        """Send what is queued, then end the thread."""
+        self._offer(None)
+        self._thread.join(10)
+        if self._push is not None:
+            self._push.close()
+
+    def _live(self, message: dict[str, Any]) -> None:
+        if self._push is not None:
+            at = dt.datetime.now(dt.UTC).isoformat()
+            self._push.publish({"type": "update", "at": at, **self._rates, **message})
+
+    def _offer(self, work: _Work | Owned | dict[str, Any] | None) -> None:
+        try:
+            self._queue.put_nowait(work)
+        except queue.Full:
+            # The outbox still holds them: the next look at unpublished rows sends them.
+            log.warning("results.postponed reason=the broker takes no results")
+
+    def _run(self) -> None:
+        producer = self._make()
+        while True:
+            work = self._queue.get()
+            if work is None:
+                self._finish(producer)
+                return
+            try:
+                if isinstance(work, dict):
+                    producer.send(self._statistics_topic, msgspec.json.encode(work))
+                    producer.poll()
+                else:
+                    self._publish(
+                        producer, self._unpublished(work) if isinstance(work, Owned) else work
+                    )
+            except (StreamsError, Error) as error:
+                log.warning("results.failed error=%s", error)
+                connection.close()
+
+    def _finish(self, producer: TopicProducer) -> None:
+        try:
+            producer.flush(5.0)
+        except StreamsError as error:
+            log.warning("results.failed error=%s", error)
+        connection.close()
+
+    def _unpublished(self, owned: Owned) -> _Work:
+        rows = Outbox.objects.filter(
+            published_at__isnull=True,
+            incarnation_id=owned.incarnation_id,
+            partition=owned.partition,
+        ).order_by("id")
+        return [((r.anomaly_id, r.sequence), r.payload) for r in rows.iterator()]
+
+    def _publish(self, producer: TopicProducer, work: _Work) -> None:
+        if not work:
+            return
+        for _, payload in work:
+            producer.send(self._topic, msgspec.json.encode(payload), payload["source"].encode())
+        producer.flush(30.0)
+        keys = [key for key, _ in work]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE anomalies_outbox AS o SET published_at = %s"
+                " FROM unnest(%s::uuid[], %s::int[]) AS k (anomaly_id, sequence)"
+                " WHERE o.anomaly_id = k.anomaly_id AND o.sequence = k.sequence"
+                " AND o.published_at IS NULL",
+                [timezone.now(), [k[0] for k in keys], [k[1] for k in keys]],
+            )

@@ -1,0 +1,178 @@
+"""What was found: anomalies (episodes), near misses, and the outbox that carries each change on."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+from detection.models import ScoringVersion
+from streams.models import Series, Stream, TopicIncarnation
+
+
+class AnomalyType(models.TextChoices):
+    SPIKE = "spike", "Spike"
+    DIP = "dip", "Dip"
+    LEVEL_SHIFT = "level_shift", "Level shift"
+    TREND_CHANGE = "trend_change", "Trend change"
+    VARIANCE_CHANGE = "variance_change", "Variance change"
+    CONTEXTUAL = "contextual", "Contextual"
+    PATTERN = "pattern", "Pattern"
+    FLATLINE = "flatline", "Flat line"
+    MISSING = "missing", "Missing"
+    MULTIVARIATE = "multivariate", "Multivariate"
+
+
+class Severity(models.IntegerChoices):
+    """Stored as a rank so that "high and above" is one comparison."""
+
+    LOW = 1, "low"
+    MEDIUM = 2, "medium"
+    HIGH = 3, "high"
+    CRITICAL = 4, "critical"
+
+
+class Anomaly(models.Model):
+    """One episode of one series: it opens at an onset, and closes after quiet events or silence.
+
+    ``id`` is a UUIDv5 of (topic incarnation, partition, offset, series, kind), or of the
+    idempotency key of a manual report, so that a replay meets the same row.
+    """
+
+    class Origin(models.TextChoices):
+        DETECTOR = "detector"
+        MANUAL = "manual"
+
+    class State(models.TextChoices):
+        OPEN = "open"
+        CLOSED = "closed"
+
+    class Label(models.TextChoices):
+        NONE = "", "Not labelled"
+        REAL = "real", "Real"
+        FALSE_ALARM = "false_alarm", "False alarm"
+        EXPECTED = "expected", "Expected"
+
+    id = models.UUIDField(primary_key=True)
+    stream = models.ForeignKey(Stream, null=True, on_delete=models.CASCADE)
+    series = models.ForeignKey(Series, null=True, on_delete=models.CASCADE, related_name="anomalies")
+    source = models.CharField(max_length=255)
+    metric = models.CharField(max_length=255)
+    origin = models.CharField(max_length=10, choices=Origin, default=Origin.DETECTOR)
+    kind = models.CharField(max_length=20, default="episode")
+    anomaly_type = models.CharField(
+        max_length=40, help_text="One of AnomalyType; a manual report keeps the type it gave."
+    )
+    state = models.CharField(max_length=10, choices=State, default=State.OPEN)
+    severity = models.SmallIntegerField(choices=Severity)
+    onset_at = models.DateTimeField(help_text="Event time of the first event over the threshold.")
+    end_at = models.DateTimeField(help_text="Event time of the last event over the threshold.")
+    count = models.IntegerField(default=1, help_text="Events over the threshold so far.")
+    value = models.FloatField(null=True, help_text="At the onset.")
+    score = models.FloatField(null=True, help_text="At the onset.")
+    peak_value = models.FloatField(null=True)
+    peak_score = models.FloatField(null=True)
+    peak_at = models.DateTimeField(null=True)
+    direction = models.SmallIntegerField(default=0, help_text="1 above, -1 below the expected value.")
+    expected_low = models.FloatField(null=True)
+    expected_mid = models.FloatField(null=True)
+    expected_high = models.FloatField(null=True)
+    threshold = models.FloatField(null=True)
+    policy = models.CharField(max_length=140, blank=True, default="", help_text="Name and version.")
+    detectors = models.JSONField(default=dict, help_text="{detector: score or null}, at the onset.")
+    features = models.JSONField(default=dict, help_text="{feature: standardised value}, at the onset.")
+    context = models.JSONField(
+        default=list, help_text="[[epoch ms, value], …] of the events up to the onset."
+    )
+    explanation = models.TextField(blank=True, default="")
+    models_used = models.JSONField(default=dict, help_text="{algorithm: {version, sha256}}")
+    incarnation = models.ForeignKey(TopicIncarnation, null=True, on_delete=models.CASCADE)
+    partition = models.IntegerField(null=True)
+    offset = models.BigIntegerField(null=True)
+    last_offset = models.BigIntegerField(null=True)
+    scoring_version = models.ForeignKey(ScoringVersion, null=True, on_delete=models.PROTECT)
+    late = models.BooleanField(default=False)
+    message = models.TextField(blank=True, default="", help_text="What a manual report said.")
+    label = models.CharField(max_length=12, choices=Label, blank=True, default=Label.NONE)
+    labelled_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL
+    )
+    labelled_at = models.DateTimeField(null=True, blank=True)
+    stored_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name_plural = "anomalies"
+        indexes = [
+            models.Index(fields=["-onset_at", "-id"], name="anomalies_newest"),
+            models.Index(fields=["source", "-onset_at"], name="anomalies_by_source"),
+            models.Index(fields=["series", "-onset_at"], name="anomalies_by_series"),
+            models.Index(fields=["severity", "-onset_at"], name="anomalies_by_severity"),
+            models.Index(fields=["-stored_at"], name="anomalies_by_stored"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.metric} on {self.source} at {self.onset_at:%Y-%m-%d %H:%M:%S}"
+
+
+class Candidate(models.Model):
+    """A near miss: an event that would have been an onset at one of the what-if thresholds.
+
+    Bit i of ``levels`` is set where the event is an onset at ``detection.thresholds.LEVELS[i]``.
+    """
+
+    series = models.ForeignKey(Series, on_delete=models.CASCADE)
+    incarnation = models.ForeignKey(TopicIncarnation, on_delete=models.CASCADE)
+    partition = models.IntegerField()
+    offset = models.BigIntegerField()
+    event_at = models.DateTimeField()
+    value = models.FloatField()
+    score = models.FloatField()
+    direction = models.SmallIntegerField()
+    deviation = models.FloatField(null=True, help_text="Value minus the expected one.")
+    expected_mid = models.FloatField(null=True)
+    levels = models.IntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["incarnation", "partition", "offset", "series"],
+                name="anomalies_candidate_identity",
+            )
+        ]
+        indexes = [models.Index(fields=["series", "-event_at"], name="anomalies_candidate_series")]
+
+
+class Outbox(models.Model):
+    """One change of one anomaly, to be published and evaluated in order.
+
+    ``sequence`` counts the changes of one anomaly: 0 its onset, then rises of severity, then its
+    end. (anomaly, sequence) is the message's stable id.
+    """
+
+    class Kind(models.TextChoices):
+        ONSET = "onset"
+        UPDATE = "update"
+        CLOSED = "closed"
+        MANUAL = "manual"
+
+    anomaly = models.ForeignKey(Anomaly, on_delete=models.CASCADE, db_constraint=False)
+    sequence = models.IntegerField()
+    kind = models.CharField(max_length=10, choices=Kind)
+    payload = models.JSONField(help_text="The result as on the anomaly-results topic.")
+    incarnation = models.ForeignKey(TopicIncarnation, null=True, on_delete=models.CASCADE)
+    partition = models.IntegerField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    published_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name_plural = "outbox"
+        constraints = [
+            models.UniqueConstraint(fields=["anomaly", "sequence"], name="anomalies_outbox_identity")
+        ]
+        indexes = [
+            models.Index(
+                fields=["id"],
+                condition=models.Q(published_at__isnull=True),
+                name="anomalies_outbox_unpublished",
+            )
+        ]

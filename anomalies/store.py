@@ -1,0 +1,470 @@
+"""Stores what a scored batch found, inside the transaction that moves the offsets.
+
+Ids come from the event's place, rows are written whole, and a repeat meets the same rows, so a
+replay changes nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from django.db import connection
+from numpy.typing import NDArray
+
+from anomalies.explain import anomaly_type, sentence
+from anomalies.models import Anomaly, Outbox
+from anomalies.results import result_of
+from detection import episodes
+from detection.ensemble import score_from_oddness
+from detection.features import FEATURE_NAMES
+from detection.scoring import ScoredBatch, ScoringEngine
+from streams import copybinary, rollups
+from streams.checkpoint import Owned
+from streams.clock import from_us
+from streams.models import Stream
+from streams.rollups import RollupRows
+
+_NAMESPACE = uuid.UUID("6f0f4c0a-6f6b-5f0e-9a53-3b1c9a0f7d11")
+
+_STAGE_CANDIDATES = """
+CREATE TEMP TABLE IF NOT EXISTS stage_candidate (
+    series_id bigint, incarnation_id bigint, partition integer, "offset" bigint,
+    event_at timestamptz, value float8, score float8, direction smallint, deviation float8,
+    expected_mid float8, levels integer
+) ON COMMIT DELETE ROWS
+"""
+
+_INSERT_CANDIDATES = """
+INSERT INTO anomalies_candidate (series_id, incarnation_id, partition, "offset", event_at, value,
+    score, direction, deviation, expected_mid, levels)
+SELECT series_id, incarnation_id, partition, "offset", event_at, value, score, direction,
+    NULLIF(deviation, 'NaN'), NULLIF(expected_mid, 'NaN'), levels
+FROM stage_candidate ORDER BY incarnation_id, partition, "offset", series_id
+ON CONFLICT (incarnation_id, partition, "offset", series_id) DO NOTHING
+"""
+
+_UPDATE_EPISODES = """
+UPDATE anomalies_anomaly AS a SET
+    state = u.state, severity = u.severity, end_at = u.end_at, last_offset = u.last_offset,
+    count = u.count, peak_score = u.peak_score, peak_value = u.peak_value, peak_at = u.peak_at,
+    updated_at = now()
+FROM unnest(%s::uuid[], %s::text[], %s::smallint[], %s::timestamptz[], %s::bigint[], %s::int[],
+    %s::float8[], %s::float8[], %s::timestamptz[])
+    AS u (id, state, severity, end_at, last_offset, count, peak_score, peak_value, peak_at)
+WHERE a.id = u.id
+"""
+
+_UPDATE_SERIES = """
+UPDATE streams_series AS s SET
+    first_event_at = LEAST(s.first_event_at, u.first_at),
+    last_value = CASE WHEN s.last_event_at IS NULL OR u.last_at >= s.last_event_at
+                 THEN u.value ELSE s.last_value END,
+    last_event_at = GREATEST(s.last_event_at, u.last_at),
+    other_partition = CASE WHEN s.last_partition IS DISTINCT FROM u.partition
+                      THEN s.last_partition ELSE s.other_partition END,
+    last_partition = u.partition,
+    events = CASE WHEN s.last_partition IS NULL OR s.last_partition = u.partition
+             THEN u.events ELSE GREATEST(s.events, u.events) END
+FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[], %s::float8[], %s::int[],
+    %s::bigint[]) AS u (id, first_at, last_at, value, partition, events)
+WHERE s.id = u.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one stored batch has for others: results by (anomaly id, sequence), and the counts."""
+
+    onsets: int = 0
+    results: list[tuple[uuid.UUID, int, dict[str, Any]]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Pending:
+    """Rows of one batch, ready to write; building them twice gives the same."""
+
+    anomalies: list[Anomaly] = field(default_factory=list)
+    outbox: list[Outbox] = field(default_factory=list)
+    updates: dict[uuid.UUID, tuple[Any, ...]] = field(default_factory=dict)
+    candidates: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    rollups: list[RollupRows] = field(default_factory=list)
+    series: tuple[list[Any], ...] | None = None
+    flushed: NDArray[np.int64] | None = None
+    found: Found = field(default_factory=Found)
+
+
+class AnomalySink:
+    """Turns scored batches of one stream into rows."""
+
+    def __init__(
+        self, stream: Stream, engine: ScoringEngine, now: Callable[[], dt.datetime]
+    ) -> None:
+        self._stream = stream
+        self._engine = engine
+        self._now = now
+        self._connection: object = None
+        self._days = rollups.DayPartitions()
+
+    # -- building ------------------------------------------------------------------------------
+
+    def build(
+        self, parts: Sequence[ScoredBatch], owned: dict[int, Owned], *, flush: bool
+    ) -> Pending:
+        """All rows of a batch. ``flush`` writes the minutes still open, too.
+
+        ``parts`` are the batch's events in order; state in the engine stands behind them.
+        """
+        pending = Pending()
+        for scored in parts:
+            self._onsets_and_rises(scored, owned, pending)
+            self._closings(scored, owned, pending)
+            self._candidates(scored, owned, pending)
+            self._segments(scored, owned, pending)
+        self._extend_open(owned, pending)
+        if flush:
+            self._open_minutes(list(owned), owned, pending)
+        return pending
+
+    def _anomaly_id(self, life: Owned, partition: int, offset: int, code: int) -> uuid.UUID:
+        source, metric = self._engine.index.names[code]
+        return uuid.uuid5(
+            _NAMESPACE, f"{life.topic_id}/{partition}/{offset}/{source}\x1f{metric}/episode"
+        )
+
+    def _onsets_and_rises(
+        self, scored: ScoredBatch, owned: dict[int, Owned], pending: Pending
+    ) -> None:
+        out = scored.outcome
+        events = scored.events
+        wanted = (out.change == episodes.ONSET) | (out.change == episodes.RISE)
+        for i in np.flatnonzero(wanted & ~scored.silent).tolist():
+            anomaly = self._event_row(scored, i, owned[int(events.partition[i])])
+            change = "onset"
+            if out.change[i] == episodes.ONSET:
+                anomaly.explanation = self._sentence(scored, i, anomaly)
+                pending.anomalies.append(anomaly)
+                pending.found = Found(pending.found.onsets + 1, pending.found.results)
+            else:
+                change = "update"
+                anomaly.explanation = self._sentence(scored, i, anomaly)
+            self._announce(anomaly, int(out.sequence[i]), change, pending)
+
+    def _event_row(self, scored: ScoredBatch, i: int, life: Owned) -> Anomaly:
+        """The anomaly as the i-th event shows it (its onset, or a rise of it)."""
+        out, events, detail = scored.outcome, scored.events, scored.detail
+        code = int(events.series[i])
+        source, metric = self._engine.index.names[code]
+        partition = int(events.partition[i])
+        expected = [_maybe(x) for x in detail.expected[i]]
+        value = float(events.values[i, 0])
+        mid = expected[1]
+        direction = 0 if mid is None else int(np.sign(value - mid))
+        features = dict(zip(FEATURE_NAMES, map(float, detail.features[i]), strict=True))
+        votes = score_from_oddness(scored.votes[i])
+        policy = scored.version.policies.policies[int(scored.policy[i])]
+        at = from_us(int(events.event_time[i]))
+        score = float(scored.score[i])
+        return Anomaly(
+            id=self._anomaly_id(life, partition, int(out.onset_offset[i]), code),
+            stream=self._stream,
+            series_id=int(self._engine.index.ids[code]),
+            source=source,
+            metric=metric,
+            anomaly_type=anomaly_type(int(detail.reason[i]), direction, features),
+            severity=int(out.severity[i]),
+            onset_at=at,
+            end_at=at,
+            value=value,
+            score=score,
+            peak_value=value,
+            peak_score=score,
+            peak_at=at,
+            direction=direction,
+            expected_low=expected[0],
+            expected_mid=mid,
+            expected_high=expected[2],
+            threshold=policy.threshold,
+            policy=f"{policy.name} v{policy.version}" if policy.version else policy.name,
+            detectors={
+                name: _maybe(v) for name, v in zip(scored.version.names, votes, strict=True)
+            },
+            features=features,
+            context=self._context(scored, i),
+            models_used={
+                m.algorithm: {"version": m.version, "sha256": m.sha256, "metric": m.metric}
+                for m in scored.version.models
+                if m.metric in ("", metric)
+            },
+            incarnation_id=life.incarnation_id,
+            partition=partition,
+            offset=int(events.offset[i]),
+            last_offset=int(events.offset[i]),
+            scoring_version_id=scored.version.id or None,
+            late=bool(out.late[i]),
+        )
+
+    @staticmethod
+    def _context(scored: ScoredBatch, i: int) -> list[list[float]]:
+        """The series' last events up to its onset, oldest first, as [epoch ms, value]."""
+        k = np.searchsorted(scored.outcome.context_at, i)
+        if k == len(scored.outcome.context_at) or scored.outcome.context_at[k] != i:
+            return []
+        times, values = scored.outcome.context[k]
+        return [[t / 1000.0, v] for t, v in zip(times.tolist(), values.tolist(), strict=True) if t]
+
+    def _sentence(self, scored: ScoredBatch, i: int, anomaly: Anomaly) -> str:
+        low, mid, high = anomaly.expected_low, anomaly.expected_mid, anomaly.expected_high
+        expected = None if low is None or mid is None or high is None else (low, mid, high)
+        return sentence(
+            anomaly.source,
+            anomaly.metric,
+            float(scored.events.values[i, 0]),
+            expected,
+            anomaly.anomaly_type,
+            anomaly.direction,
+            anomaly.onset_at,
+            scored.version.time_zone,
+        )
+
+    def _announce(self, anomaly: Anomaly, sequence: int, change: str, pending: Pending) -> None:
+        payload = {**result_of(anomaly), "sequence": sequence, "change": change}
+        pending.outbox.append(
+            Outbox(
+                anomaly_id=anomaly.pk,
+                sequence=sequence,
+                kind=change,
+                payload=payload,
+                incarnation_id=anomaly.incarnation_id,
+                partition=anomaly.partition,
+            )
+        )
+        pending.found.results.append((anomaly.pk, sequence, payload))
+
+    def _closings(self, scored: ScoredBatch, owned: dict[int, Owned], pending: Pending) -> None:
+        out = scored.outcome
+        for row, i in zip(out.closed, out.closed_at.tolist(), strict=True):
+            if scored.silent[i]:
+                continue
+            state = np.zeros(episodes.WIDTH)
+            state[episodes.EPISODE_FROM : episodes.EPISODE_TO] = row[1:]
+            identity = self._update(int(row[0]), state, "closed", owned, pending)
+            life = owned[int(scored.events.partition[i])]
+            code = int(scored.events.series[i])
+            source, metric = self._engine.index.names[code]
+            pending.outbox.append(
+                Outbox(
+                    anomaly_id=identity,
+                    sequence=int(state[episodes.SEQUENCE]),
+                    kind=Outbox.Kind.CLOSED,
+                    payload={
+                        "id": str(identity),
+                        "source": source,
+                        "metric": metric,
+                        "stream": self._stream.name,
+                        "state": "closed",
+                        "change": "closed",
+                        "sequence": int(state[episodes.SEQUENCE]),
+                        "end_timestamp": from_us(int(state[episodes.END_TIME])).isoformat(),
+                        "count": int(state[episodes.COUNT]),
+                    },
+                    incarnation_id=life.incarnation_id,
+                    partition=life.partition,
+                    # Onsets and rises go to the topic; an end is for the rules only.
+                    published_at=self._now(),
+                )
+            )
+
+    def _extend_open(self, owned: dict[int, Owned], pending: Pending) -> None:
+        for slot in self._engine.touched_episodes().tolist():
+            state = self._engine.episode_rows(np.array([slot]))[0]
+            if state[episodes.OPEN] == 1.0:
+                self._update(slot, state, "open", owned, pending)
+
+    def _update(
+        self,
+        slot: int,
+        state: NDArray[np.float64],
+        name: str,
+        owned: dict[int, Owned],
+        pending: Pending,
+    ) -> uuid.UUID:
+        partition = int(self._engine.slot_partition[slot])
+        identity = self._anomaly_id(
+            owned[partition],
+            partition,
+            int(state[episodes.ONSET_OFFSET]),
+            int(self._engine.slot_code[slot]),
+        )
+        pending.updates[identity] = (
+            name,
+            int(state[episodes.SEVERITY]),
+            from_us(int(state[episodes.END_TIME])),
+            int(state[episodes.END_OFFSET]),
+            int(state[episodes.COUNT]),
+            float(state[episodes.PEAK_SCORE]),
+            float(state[episodes.PEAK_VALUE]),
+            from_us(int(state[episodes.PEAK_TIME])),
+        )
+        return identity
+
+    def _candidates(self, scored: ScoredBatch, owned: dict[int, Owned], pending: Pending) -> None:
+        out, events = scored.outcome, scored.events
+        at = episodes.wanted_levels(out.levels)
+        at = at[~scored.silent[at]]
+        if not len(at):
+            return
+        value = np.ascontiguousarray(events.values[at, 0])
+        mid = np.ascontiguousarray(scored.detail.expected[at, 1])
+        deviation = value - mid
+        lives = {p: life.incarnation_id for p, life in owned.items()}
+        pending.candidates.append(
+            {
+                "series_id": self._engine.index.ids[events.series[at]],
+                "incarnation_id": _by_partition(events.partition[at], lives),
+                "partition": events.partition[at],
+                "offset": events.offset[at],
+                "event_at": copybinary.timestamps(events.event_time[at]),
+                "value": value,
+                "score": scored.score[at],
+                "direction": np.sign(np.nan_to_num(deviation)).astype(np.int16),
+                "deviation": deviation,
+                "expected_mid": mid,
+                "levels": out.levels[at],
+            }
+        )
+
+    def _segments(self, scored: ScoredBatch, owned: dict[int, Owned], pending: Pending) -> None:
+        out = scored.outcome
+        loud = ~scored.silent[out.segments_at]
+        rows = out.segments[loud]
+        if len(rows):
+            pending.rollups.append(
+                self._rollup_rows(rows[:, 0].astype(np.int64), rows[:, 1:], owned)
+            )
+
+    def _open_minutes(
+        self, partitions: list[int], owned: dict[int, Owned], pending: Pending
+    ) -> None:
+        slots = self._engine.dirty(partitions, episodes.ROLLUP_DIRTY)
+        if not len(slots):
+            return
+        rows = self._engine.episode_rows(slots)
+        segment = rows[:, episodes.SEGMENT_FROM : episodes.SEGMENT_TO]
+        pending.rollups.append(self._rollup_rows(slots, segment, owned))
+        codes = self._engine.slot_code[slots]
+        pending.flushed = slots
+        pending.series = (
+            self._engine.index.ids[codes].tolist(),
+            [from_us(int(t)) for t in rows[:, episodes.FIRST_TIME]],
+            [from_us(int(t)) for t in rows[:, episodes.WATERMARK]],
+            rows[:, episodes.R_LAST].tolist(),
+            self._engine.slot_partition[slots].tolist(),
+            rows[:, episodes.EVENTS].astype(np.int64).tolist(),
+        )
+
+    def _rollup_rows(
+        self, slots: NDArray[np.int64], rows: NDArray[np.float64], owned: dict[int, Owned]
+    ) -> RollupRows:
+        partition = self._engine.slot_partition[slots]
+        lives = {p: life.incarnation_id for p, life in owned.items()}
+
+        def column(index: int) -> NDArray[np.float64]:
+            return np.ascontiguousarray(rows[:, index - episodes.SEGMENT_FROM])
+
+        def counts(first: int) -> NDArray[np.int32]:
+            start = first - episodes.SEGMENT_FROM
+            return rows[:, start : start + 20].astype(np.int32)
+
+        count = column(episodes.R_COUNT)
+        return RollupRows(
+            series_id=self._engine.index.ids[self._engine.slot_code[slots]],
+            minute_us=column(episodes.MINUTE).astype(np.int64) * 60_000_000,
+            incarnation_id=_by_partition(partition, lives),
+            partition=partition,
+            first_offset=column(episodes.FIRST_OFFSET).astype(np.int64),
+            count=count.astype(np.int32),
+            scored=column(episodes.R_SCORED).astype(np.int32),
+            min=column(episodes.R_MIN),
+            max=column(episodes.R_MAX),
+            mean=column(episodes.R_SUM) / count,
+            last=column(episodes.R_LAST),
+            max_score=column(episodes.R_MAX_SCORE),
+            low=column(episodes.R_LOW),
+            mid=column(episodes.R_MID),
+            high=column(episodes.R_HIGH),
+            score_counts=counts(episodes.R_SCORES),
+            onset_counts=counts(episodes.R_ONSETS),
+        )
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def prepare(self, pending: Pending) -> None:
+        """Outside the transaction: staging tables and day partitions."""
+        connection.ensure_connection()
+        raw = connection.connection
+        if raw is not self._connection:
+            rollups.prepare(raw)
+            raw.execute(_STAGE_CANDIDATES)
+            self._connection = raw
+        for rows in pending.rollups:
+            self._days.ensure(raw, rows.minute_us, self._now())
+
+    def write(self, pending: Pending) -> None:
+        """Inside the transaction: everything of the batch."""
+        if pending.anomalies:
+            Anomaly.objects.bulk_create(pending.anomalies, ignore_conflicts=True)
+        raw = connection.connection
+        if pending.updates:
+            ids = sorted(pending.updates)
+            columns = [list(c) for c in zip(*(pending.updates[i] for i in ids), strict=True)]
+            with raw.cursor() as cursor:
+                cursor.execute(_UPDATE_EPISODES, [ids, *columns])
+        if pending.outbox:
+            Outbox.objects.bulk_create(pending.outbox, ignore_conflicts=True)
+        with raw.cursor() as cursor:
+            if pending.candidates:
+                for columns_ in pending.candidates:
+                    copybinary.copy(cursor, "stage_candidate", columns_)
+                cursor.execute(_INSERT_CANDIDATES)
+            if pending.rollups:
+                rollups.write(cursor, _joined(pending.rollups))
+            if pending.series is not None:
+                cursor.execute(_UPDATE_SERIES, list(pending.series))
+
+    def committed(self, pending: Pending) -> Found:
+        """After the commit: the marks of what is stored now are cleared."""
+        self._engine.forget_touched()
+        if pending.flushed is not None:
+            self._engine.flushed(pending.flushed, episodes.ROLLUP_DIRTY)
+        return pending.found
+
+
+def _maybe(x: Any) -> float | None:
+    return None if np.isnan(x) else float(x)
+
+
+def _by_partition(partition: NDArray[np.int32], lives: dict[int, int]) -> NDArray[np.int64]:
+    table = np.zeros(max(lives) + 1, dtype=np.int64)
+    for number, life in lives.items():
+        table[number] = life
+    return table[partition]
+
+
+def _joined(parts: list[RollupRows]) -> RollupRows:
+    """One set of rows; of a key that occurs twice the later, fuller row stays."""
+    if len(parts) == 1:
+        return parts[0]
+    names = RollupRows.__slots__
+    joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
+    key = np.stack(
+        [joined[name] for name in ("series_id", "minute_us", "partition", "first_offset")], axis=1
+    )
+    last = len(key) - 1 - np.unique(key[::-1], axis=0, return_index=True)[1]
+    if len(last) == len(key):
+        return RollupRows(**joined)
+    return RollupRows(**{name: column[last] for name, column in joined.items()})

@@ -1,0 +1,337 @@
+"""Scores to episodes, near misses and minute rollups, one pass per batch over per-series state.
+
+An episode opens at the first event at or over the policy's threshold and closes after a number of
+quiet events or a gap; inside it no second one opens. Everything here depends only on the events of
+one series in order, so batch borders, restarts and other series change nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from detection.state import StateComponent
+from detection.thresholds import CANDIDATE_FROM, LEVELS
+
+NONE, ONSET, EXTEND, RISE = 0, 1, 2, 3
+
+# Columns of a series' row. Counts, offsets and µs are whole numbers below 2^53, exact as float64.
+EVENTS, LAST_OFFSET, WATERMARK, LAST_TIME, FIRST_TIME = 0, 1, 2, 3, 4
+OPEN, SEQUENCE, QUIET, ONSET_OFFSET, ONSET_TIME, END_TIME, END_OFFSET = 5, 6, 7, 8, 9, 10, 11
+COUNT, PEAK_SCORE, PEAK_VALUE, PEAK_TIME, SEVERITY, EPISODE_DIRTY = 12, 13, 14, 15, 16, 17
+MINUTE, FIRST_OFFSET, R_COUNT, R_SCORED, R_MIN, R_MAX, R_SUM, R_LAST = (
+    20,
+    21,
+    22,
+    23,
+    24,
+    25,
+    26,
+    27,
+)
+R_MAX_SCORE, R_LOW, R_MID, R_HIGH, R_SCORES, R_ONSETS, ROLLUP_DIRTY = 28, 29, 30, 31, 32, 52, 72
+LAST_OVER = 73
+RING_AT, RING = 93, 94
+RING_SIZE = 60
+WIDTH = RING + 2 * RING_SIZE
+
+SEGMENT_FROM, SEGMENT_TO = MINUTE, ROLLUP_DIRTY
+EPISODE_FROM, EPISODE_TO = OPEN, EPISODE_DIRTY
+
+_LONG_AGO = -1e12
+
+
+def component() -> StateComponent:
+    """The declaration of this module's part of a series' state."""
+    initial = np.zeros(WIDTH)
+    initial[[LAST_OFFSET, MINUTE]] = -1.0
+    initial[[WATERMARK, LAST_TIME]] = _LONG_AGO
+    initial[LAST_OVER : LAST_OVER + len(LEVELS)] = _LONG_AGO
+    return StateComponent("episodes", 1, initial)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When an episode ends: ``quiet_events`` below the threshold, or a gap in event time."""
+
+    quiet_events: int = 80
+    max_gap_us: int = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a batch did, in event order.
+
+    ``change`` int8 [n] (NONE, ONSET, EXTEND, RISE), ``severity`` int8 [n] (1 low … 4 critical,
+    0 none), ``sequence`` int32 [n] (number of the change within its anomaly), ``onset_offset``
+    int64 [n] (its episode's, -1 none), ``levels`` int32 [n] (bit i: onset at LEVELS[i]), ``late``
+    bool [n]. ``segments`` [m, 1 + SEGMENT_TO − SEGMENT_FROM] are finished rollup rows led by their
+    slot, ``closed`` [c, 1 + EPISODE_TO − EPISODE_FROM] ended episodes; ``*_at`` the index of the
+    event that finished them. ``context`` [o, 2, RING_SIZE] holds µs and values of the series' last
+    events up to each onset, oldest first (µs 0: none yet), ``context_at`` the onset's index.
+    """
+
+    change: NDArray[np.int8]
+    severity: NDArray[np.int8]
+    sequence: NDArray[np.int32]
+    onset_offset: NDArray[np.int64]
+    levels: NDArray[np.int32]
+    late: NDArray[np.bool_]
+    context: NDArray[np.float64]
+    context_at: NDArray[np.int64]
+    segments: NDArray[np.float64]
+    segments_at: NDArray[np.int64]
+    closed: NDArray[np.float64]
+    closed_at: NDArray[np.int64]
+
+
+def advance(
+    state: NDArray[np.float64],
+    slot: NDArray[np.int64],
+    time_us: NDArray[np.int64],
+    offset: NDArray[np.int64],
+    value: NDArray[np.float64],
+    score: NDArray[np.float64],
+    expected: NDArray[np.float64],
+    policy: NDArray[np.int32],
+    policies: NDArray[np.float64],
+    limits: Limits,
+) -> Outcome:
+    """Move ``state`` [cap, WIDTH] on by ``n`` events; ``score`` is nan while warming up."""
+    n = len(slot)
+    out = Outcome(
+        np.zeros(n, dtype=np.int8),
+        np.zeros(n, dtype=np.int8),
+        np.zeros(n, dtype=np.int32),
+        np.full(n, -1, dtype=np.int64),
+        np.zeros(n, dtype=np.int32),
+        np.zeros(n, dtype=np.bool_),
+        np.empty((n, 2, RING_SIZE)),
+        np.empty(n, dtype=np.int64),
+        np.empty((n, 1 + SEGMENT_TO - SEGMENT_FROM)),
+        np.empty(n, dtype=np.int64),
+        np.empty((n, 1 + EPISODE_TO - EPISODE_FROM)),
+        np.empty(n, dtype=np.int64),
+    )
+    k, m, c = _advance(
+        state,
+        slot,
+        time_us,
+        offset,
+        value,
+        score,
+        expected,
+        policy,
+        policies,
+        LEVELS,
+        float(limits.quiet_events),
+        float(limits.max_gap_us),
+        out.change,
+        out.severity,
+        out.sequence,
+        out.onset_offset,
+        out.levels,
+        out.late,
+        out.context,
+        out.context_at,
+        out.segments,
+        out.segments_at,
+        out.closed,
+        out.closed_at,
+    )
+    return Outcome(
+        out.change,
+        out.severity,
+        out.sequence,
+        out.onset_offset,
+        out.levels,
+        out.late,
+        out.context[:k].copy(),
+        out.context_at[:k],
+        out.segments[:m],
+        out.segments_at[:m],
+        out.closed[:c],
+        out.closed_at[:c],
+    )
+
+
+def wanted_levels(levels: NDArray[np.int32]) -> NDArray[np.intp]:
+    """Indices of the events that are near misses worth keeping."""
+    return np.flatnonzero(levels >> CANDIDATE_FROM)
+
+
+@njit(cache=True, nogil=True)
+def _severity(score: float, p: Any) -> int:
+    if score >= p[6]:
+        return 4
+    if score >= p[5]:
+        return 3
+    if score >= p[4]:
+        return 2
+    return 1
+
+
+@njit(cache=True, nogil=True)
+def _over(score: float, value: float, mid: float, p: Any) -> bool:
+    """At or over the policy's threshold, in its direction, and far enough from the expected."""
+    if not score >= p[0]:
+        return False
+    if p[1] == 0.0 and p[2] == 0.0 and p[3] == 0.0:
+        return True
+    if np.isnan(mid):
+        return p[1] == 0.0 and p[2] == 0.0
+    deviation = value - mid
+    if p[1] * deviation < 0.0:
+        return False
+    size = abs(deviation)
+    return size >= p[2] and size >= p[3] * abs(mid)
+
+
+@njit(cache=True, nogil=True)
+def _advance(
+    state: Any,
+    slot: Any,
+    time_us: Any,
+    offset: Any,
+    value: Any,
+    score: Any,
+    expected: Any,
+    policy: Any,
+    policies: Any,
+    levels: Any,
+    quiet_limit: float,
+    max_gap: float,
+    change: Any,
+    severity: Any,
+    sequence: Any,
+    onset_offset: Any,
+    level_mask: Any,
+    late: Any,
+    context: Any,
+    context_at: Any,
+    segments: Any,
+    segments_at: Any,
+    closed: Any,
+    closed_at: Any,
+) -> tuple[int, int, int]:
+    k = 0
+    m = 0
+    c = 0
+    for i in range(len(slot)):
+        s = state[slot[i]]
+        t = float(time_us[i])
+        x = value[i]
+        o = score[i]
+        p = policies[policy[i]]
+        count = s[EVENTS] + 1.0
+        s[EVENTS] = count
+        if count == 1.0:
+            s[FIRST_TIME] = t
+        if t < s[WATERMARK]:
+            late[i] = True
+        else:
+            s[WATERMARK] = t
+        gap = t - s[LAST_TIME]
+        s[LAST_TIME] = t
+        s[LAST_OFFSET] = float(offset[i])
+        at = np.int64(s[RING_AT])
+        s[RING + at] = t
+        s[RING + RING_SIZE + at] = x
+        s[RING_AT] = float((at + 1) % RING_SIZE)
+
+        if s[OPEN] == 1.0 and gap > max_gap:
+            s[OPEN] = 0.0
+            s[SEQUENCE] += 1.0
+            closed[c, 0] = slot[i]
+            closed[c, 1:] = s[EPISODE_FROM:EPISODE_TO]
+            closed_at[c] = i
+            c += 1
+
+        if _over(o, x, expected[i, 1], p):
+            rank = _severity(o, p)
+            severity[i] = rank
+            if s[OPEN] == 0.0:
+                s[OPEN] = 1.0
+                s[SEQUENCE] = 0.0
+                s[ONSET_OFFSET] = float(offset[i])
+                s[ONSET_TIME] = t
+                s[COUNT] = 0.0
+                s[PEAK_SCORE] = -1.0
+                s[SEVERITY] = float(rank)
+                change[i] = ONSET
+                for j in range(RING_SIZE):
+                    source = np.int64(s[RING_AT]) + j
+                    if source >= RING_SIZE:
+                        source -= RING_SIZE
+                    context[k, 0, j] = s[RING + source]
+                    context[k, 1, j] = s[RING + RING_SIZE + source]
+                context_at[k] = i
+                k += 1
+            elif rank > s[SEVERITY]:
+                s[SEVERITY] = float(rank)
+                s[SEQUENCE] += 1.0
+                change[i] = RISE
+            else:
+                change[i] = EXTEND
+            sequence[i] = np.int32(s[SEQUENCE])
+            onset_offset[i] = np.int64(s[ONSET_OFFSET])
+            s[QUIET] = 0.0
+            s[COUNT] += 1.0
+            s[END_TIME] = t
+            s[END_OFFSET] = float(offset[i])
+            if o > s[PEAK_SCORE]:
+                s[PEAK_SCORE] = o
+                s[PEAK_VALUE] = x
+                s[PEAK_TIME] = t
+            s[EPISODE_DIRTY] = 1.0
+        elif s[OPEN] == 1.0:
+            s[QUIET] += 1.0
+            if s[QUIET] >= quiet_limit:
+                s[OPEN] = 0.0
+                s[SEQUENCE] += 1.0
+                closed[c, 0] = slot[i]
+                closed[c, 1:] = s[EPISODE_FROM:EPISODE_TO]
+                closed_at[c] = i
+                c += 1
+
+        minute = np.floor(t / 60_000_000.0)
+        if minute != s[MINUTE]:
+            if s[MINUTE] >= 0.0:
+                segments[m, 0] = slot[i]
+                segments[m, 1:] = s[SEGMENT_FROM:SEGMENT_TO]
+                segments_at[m] = i
+                m += 1
+            s[SEGMENT_FROM:SEGMENT_TO] = 0.0
+            s[MINUTE] = minute
+            s[FIRST_OFFSET] = float(offset[i])
+            s[R_MIN] = x
+            s[R_MAX] = x
+            s[R_MAX_SCORE] = np.nan
+        s[R_COUNT] += 1.0
+        s[R_SUM] += x
+        s[R_LAST] = x
+        s[R_MIN] = min(s[R_MIN], x)
+        s[R_MAX] = max(s[R_MAX], x)
+        s[R_LOW] = expected[i, 0]
+        s[R_MID] = expected[i, 1]
+        s[R_HIGH] = expected[i, 2]
+        s[ROLLUP_DIRTY] = 1.0
+        if o == o:
+            s[R_SCORED] += 1.0
+            if not s[R_MAX_SCORE] >= o:
+                s[R_MAX_SCORE] = o
+            mask = 0
+            for level in range(len(levels)):
+                if o < levels[level]:
+                    break
+                s[R_SCORES + level] += 1.0
+                if count - s[LAST_OVER + level] > quiet_limit:
+                    s[R_ONSETS + level] += 1.0
+                    mask |= 1 << level
+                s[LAST_OVER + level] = count
+            level_mask[i] = mask
+    return k, m, c

@@ -1,0 +1,331 @@
+"""Event batches to scored batches: state of every series, detectors, ensemble, episodes.
+
+Scores depend only on the events of a series in order and on the scoring version that counts at
+their offset: never on batch borders, on other series or on the process.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detection import episodes
+from detection.base import ModelDetector, ScoringInput, SeriesDetector, SeriesOutput
+from detection.ensemble import combine, score_from_oddness
+from detection.episodes import Limits, Outcome
+from detection.state import StateStore
+from detection.thresholds import PolicyTable
+from streams.batch import EventBatch
+from streams.series import SeriesIndex
+
+TRUSTED_AFTER = 150
+"""Events of a series before its features are like those that models are trained on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A stored model in use: ``metric`` empty serves all."""
+
+    algorithm: str
+    metric: str
+    version: int
+    sha256: str
+    detector: ModelDetector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledVersion:
+    """A scoring version ready for use; ``id`` is its row, 0 where nothing is stored."""
+
+    id: int
+    detectors: tuple[SeriesDetector, ...]
+    models: tuple[LoadedModel, ...]
+    method: str
+    weights: Mapping[str, float]
+    policies: PolicyTable
+    limits: Limits
+    time_zone: str = "UTC"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The detectors' names, in the order of ``ScoredBatch.votes``."""
+        stored = dict.fromkeys(m.algorithm for m in self.models)
+        return (*(d.name for d in self.detectors), *stored)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredBatch:
+    """Events with what was found: all arrays in event order.
+
+    ``score`` float64 [n] in [0, 1), nan while warming up; ``votes`` float64 [n, d] oddness of each
+    of ``version.names``, nan where it abstains; ``silent`` bool [n] marks events whose effects were
+    stored before (a replay that only rebuilds state).
+    """
+
+    events: EventBatch
+    version: CompiledVersion
+    slot: NDArray[np.int64]
+    score: NDArray[np.float64]
+    oddness: NDArray[np.float64]
+    votes: NDArray[np.float64]
+    detail: SeriesOutput
+    policy: NDArray[np.int32]
+    outcome: Outcome
+    silent: NDArray[np.bool_]
+
+    @property
+    def is_anomaly(self) -> NDArray[np.bool_]:
+        """Events inside an episode and over its threshold."""
+        return self.outcome.change != episodes.NONE
+
+
+class ZoneClock:
+    """UTC µs to seconds on a time zone's wall clock, vectorised by quarter hours."""
+
+    def __init__(self, name: str) -> None:
+        self._zone = ZoneInfo(name)
+        self._utc = name == "UTC"
+        self._offsets: dict[int, int] = {}
+
+    def local_s(self, time_us: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Whole seconds, int64 [n]; no zone shifts its clock inside a quarter of an hour."""
+        seconds = time_us // 1_000_000
+        if self._utc or not len(seconds):
+            return seconds
+        quarters, inverse = np.unique(seconds // 900, return_inverse=True)
+        return seconds + np.array([self._offset(int(q)) for q in quarters])[inverse]
+
+    def _offset(self, quarter: int) -> int:
+        known = self._offsets.get(quarter)
+        if known is None:
+            moment = dt.datetime.fromtimestamp(quarter * 900, self._zone)
+            shift = moment.utcoffset() or dt.timedelta(0)
+            known = self._offsets[quarter] = int(shift.total_seconds())
+        return known
+
+
+class ScoringEngine:
+    """The state of all series of the partitions that this process owns, for one stream."""
+
+    def __init__(
+        self, index: SeriesIndex, detectors: tuple[SeriesDetector, ...], capacity: int = 1024
+    ) -> None:
+        self.index = index
+        self.detectors = detectors
+        self.store = StateStore(
+            [*(d.component for d in self.detectors), episodes.component()], capacity
+        )
+        self._slots: dict[int, NDArray[np.int32]] = {}
+        self.slot_code = np.zeros(capacity, dtype=np.int32)
+        self.slot_partition = np.zeros(capacity, dtype=np.int32)
+        self.changed = np.zeros(capacity, dtype=np.bool_)
+        self._zones: dict[str, ZoneClock] = {}
+        self._touched: list[NDArray[np.int64]] = []
+
+    # -- ownership ---------------------------------------------------------------------------
+
+    def attach(self, partition: int) -> None:
+        """Begin with an empty state for a partition."""
+        self.detach(partition)
+        self._slots[partition] = np.full(0, -1, dtype=np.int32)
+
+    def detach(self, partition: int) -> None:
+        """Forget a partition's state."""
+        known = self._slots.pop(partition, None)
+        if known is not None:
+            used = known[known >= 0].astype(np.int64)
+            self.changed[used] = False
+            self.store.release(used)
+            self._touched = [t[~np.isin(t, used)] for t in self._touched]
+
+    def slots_of(self, partition: int) -> NDArray[np.int64]:
+        """Slots in use for a partition."""
+        known = self._slots[partition]
+        return known[known >= 0].astype(np.int64)
+
+    def changed_slots(self, partition: int) -> NDArray[np.int64]:
+        """Slots whose row differs from the last snapshot that was taken of it."""
+        used = self.slots_of(partition)
+        return used[self.changed[used]]
+
+    def last_offsets(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The last event each slot has seen."""
+        return self._episodes()[slots, episodes.LAST_OFFSET].astype(np.int64)
+
+    def restore(
+        self, partition: int, codes: NDArray[np.int32], layout: str, rows: Sequence[bytes]
+    ) -> None:
+        """Put snapshot rows of series ``codes`` in place.
+
+        Raises:
+            StateLayoutError: packed by another version.
+        """
+        slots = self._allocate(partition, codes)
+        self.store.unpack(slots, rows, layout)
+        self._touched.append(slots)
+
+    @property
+    def layout(self) -> str:
+        """Fingerprint of how rows are packed."""
+        return self.store.layout_id
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one series' state."""
+        return self.store.row_bytes
+
+    def pack(self, slots: NDArray[np.int64]) -> list[bytes]:
+        """One row of bytes a slot, for a snapshot."""
+        return self.store.pack(slots)
+
+    # -- scoring -----------------------------------------------------------------------------
+
+    def process(
+        self, batch: EventBatch, version: CompiledVersion, silent_below: Mapping[int, int]
+    ) -> ScoredBatch:
+        """Score events of owned partitions; those a series has seen already must not be in it."""
+        events = batch
+        slot = self._slot(events)
+        time_us = events.event_time
+        value = np.ascontiguousarray(events.values[:, 0])
+        zone = self._zones.setdefault(version.time_zone, ZoneClock(version.time_zone))
+        inputs = ScoringInput(slot, zone.local_s(time_us), value)
+        detail = SeriesOutput.empty(len(events))
+        names = version.names
+        votes = np.full((len(events), len(names)), np.nan)
+        wanted = {d.name for d in version.detectors}
+        # Every detector moves its state on, in use or not: switching one on needs no warm-up.
+        for detector in self.detectors:
+            oddness = detector.score(self.store.rows(detector.component.name), inputs, detail)
+            if detector.name in wanted:
+                votes[:, names.index(detector.name)] = oddness
+        if version.models:
+            self._score_models(events, version, detail, votes, names)
+        weights = np.array([version.weights.get(name, 1.0) for name in names])
+        oddness = combine(votes, method=version.method, weights=weights)
+        score = score_from_oddness(oddness)
+        policy = version.policies.index(self.index.names)[events.series]
+        outcome = episodes.advance(
+            self._episodes(),
+            slot,
+            time_us,
+            events.offset,
+            value,
+            score,
+            detail.expected,
+            policy,
+            version.policies.rows,
+            version.limits,
+        )
+        self.changed[slot] = True
+        self._touched.append(slot[outcome.change != episodes.NONE])
+        silent = np.zeros(len(events), dtype=np.bool_)
+        for partition, below in silent_below.items():
+            silent |= (events.partition == partition) & (events.offset < below)
+        return ScoredBatch(
+            events, version, slot, score, oddness, votes, detail, policy, outcome, silent
+        )
+
+    def _score_models(
+        self,
+        events: EventBatch,
+        version: CompiledVersion,
+        detail: SeriesOutput,
+        votes: NDArray[np.float64],
+        names: tuple[str, ...],
+    ) -> None:
+        ready = detail.seen >= TRUSTED_AFTER
+        # A model of the metric wins over the one that serves all metrics: it comes last.
+        for model in sorted(version.models, key=lambda m: m.metric):
+            chosen = ready
+            if model.metric:
+                metrics = np.array([m == model.metric for _, m in self.index.names])
+                chosen = ready & metrics[events.series]
+            if chosen.all():
+                votes[:, names.index(model.algorithm)] = model.detector.oddness(detail.features)
+            elif chosen.any():
+                votes[chosen, names.index(model.algorithm)] = model.detector.oddness(
+                    detail.features[chosen]
+                )
+
+    def unseen(self, batch: EventBatch) -> NDArray[np.bool_]:
+        """Which events their series have not seen yet, bool [n]; all, but in a replay."""
+        out = np.ones(len(batch), dtype=np.bool_)
+        for partition, known in self._slots.items():
+            rows = np.flatnonzero(batch.partition == partition)
+            codes = batch.series[rows]
+            slots = np.full(len(rows), -1, dtype=np.int64)
+            inside = codes < len(known)
+            slots[inside] = known[codes[inside]]
+            have = slots >= 0
+            out[rows[have]] = batch.offset[rows[have]] > self.last_offsets(slots[have])
+        return out
+
+    def touched_episodes(self) -> NDArray[np.int64]:
+        """Slots with an open episode whose stored row is older than its state."""
+        slots = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *self._touched]))
+        rows = self._episodes()
+        return slots[(rows[slots, episodes.EPISODE_DIRTY] * rows[slots, episodes.OPEN]) == 1.0]
+
+    def forget_touched(self) -> None:
+        """All open episodes are stored as they are."""
+        for slots in self._touched:
+            self._episodes()[slots, episodes.EPISODE_DIRTY] = 0.0
+        self._touched.clear()
+
+    def episode_rows(self, slots: NDArray[np.int64]) -> NDArray[np.float64]:
+        """A view into the episodes' rows (see ``detection.episodes``)."""
+        return self._episodes()[slots]
+
+    def flushed(self, slots: NDArray[np.int64], column: int) -> None:
+        """Clear a dirty mark once the rows are stored."""
+        self._episodes()[slots, column] = 0.0
+
+    def dirty(self, partitions: Sequence[int], column: int) -> NDArray[np.int64]:
+        """Slots of these partitions whose mark in ``column`` is set."""
+        slots = [self.slots_of(p) for p in partitions if p in self._slots]
+        every = np.concatenate(slots) if slots else np.zeros(0, dtype=np.int64)
+        return every[self._episodes()[every, column] == 1.0]
+
+    # -- private -----------------------------------------------------------------------------
+
+    def _episodes(self) -> NDArray[np.float64]:
+        return self.store.rows("episodes")
+
+    def _slot(self, batch: EventBatch) -> NDArray[np.int64]:
+        out = np.empty(len(batch), dtype=np.int64)
+        for partition in np.unique(batch.partition).tolist():
+            rows = np.flatnonzero(batch.partition == partition)
+            codes = batch.series[rows]
+            known = self._slots[partition]
+            if len(known) < len(self.index):
+                more = np.full(len(self.index) * 2 - len(known), -1, dtype=np.int32)
+                known = self._slots[partition] = np.concatenate([known, more])
+            slots = known[codes]
+            if len(slots) and slots.min() < 0:
+                self._allocate(partition, np.unique(codes[slots < 0]))
+                slots = self._slots[partition][codes]
+            out[rows] = slots
+        return out
+
+    def _allocate(self, partition: int, codes: NDArray[np.int32]) -> NDArray[np.int64]:
+        slots = self.store.allocate(len(codes))
+        known = self._slots[partition]
+        if len(known) < len(self.index):
+            more = np.full(len(self.index) - len(known), -1, dtype=np.int32)
+            known = self._slots[partition] = np.concatenate([known, more])
+        known[codes] = slots
+        if self.store.capacity > len(self.slot_code):
+            for name in ("slot_code", "slot_partition", "changed"):
+                old = getattr(self, name)
+                new = np.zeros(self.store.capacity, dtype=old.dtype)
+                new[: len(old)] = old
+                setattr(self, name, new)
+        self.slot_code[slots] = codes
+        self.slot_partition[slots] = partition
+        return slots

@@ -1,0 +1,111 @@
+"""When a score is an anomaly: policies compiled to arrays, severities, and the what-if levels."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVELS = np.array(
+    # fmt: off
+    [
+        0.50,
+        0.55,
+        0.60,
+        0.65,
+        0.70,
+        0.725,
+        0.75,
+        0.775,
+        0.80,
+        0.825,
+        0.85,
+        0.875,
+        0.90,
+        0.92,
+        0.94,
+        0.95,
+        0.96,
+        0.97,
+        0.98,
+        0.99,
+    ]
+    # fmt: on
+)
+"""Thresholds at which scores and onsets are counted, so that "what if 0.7?" needs no scoring."""
+
+CANDIDATE_FROM = 2
+"""Index into LEVELS from which on a would-be onset is kept as a near miss (0.6)."""
+
+BOTH, UP, DOWN = 0, 1, -1
+_DIRECTIONS = {"both": BOTH, "up": UP, "down": DOWN}
+
+# Columns of a compiled policy table.
+THRESHOLD, DIRECTION, MIN_ABSOLUTE, MIN_RELATIVE, MEDIUM, HIGH, CRITICAL = range(7)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A threshold policy as scoring sees it; empty patterns match everything."""
+
+    name: str = "default"
+    version: int = 0
+    source_pattern: str = ""
+    metric_pattern: str = ""
+    threshold: float = 0.8
+    direction: str = "both"
+    min_absolute_deviation: float = 0.0
+    min_relative_deviation: float = 0.0
+    medium_from: float = 0.85
+    high_from: float = 0.90
+    critical_from: float = 0.95
+
+    def matches(self, source: str, metric: str) -> bool:
+        """Whether the policy speaks of this series (globs, case-sensitive)."""
+        return fnmatch.fnmatchcase(source, self.source_pattern or "*") and fnmatch.fnmatchcase(
+            metric, self.metric_pattern or "*"
+        )
+
+    def row(self) -> list[float]:
+        """One line of the table the episode kernel reads."""
+        return [
+            self.threshold,
+            float(_DIRECTIONS[self.direction]),
+            self.min_absolute_deviation,
+            self.min_relative_deviation,
+            self.medium_from,
+            self.high_from,
+            self.critical_from,
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a scoring version's payload."""
+        return asdict(self)
+
+
+class PolicyTable:
+    """Policies in order of precedence, the first match wins; the last must match everything."""
+
+    def __init__(self, policies: Sequence[Policy]) -> None:
+        self.policies = tuple(policies)
+        if not self.policies or not self.policies[-1].matches("", ""):
+            self.policies += (Policy(),)
+        self.rows = np.array([p.row() for p in self.policies], dtype=np.float64)
+        self._by_code = np.zeros(0, dtype=np.int32)
+
+    def index(self, names: Sequence[tuple[str, str]]) -> NDArray[np.int32]:
+        """Which policy counts for each series code, shape ``[len(names)]``; grows with them."""
+        known = len(self._by_code)
+        if known < len(names):
+            more = [self._first(source, metric) for source, metric in names[known:]]
+            self._by_code = np.concatenate([self._by_code, np.array(more, dtype=np.int32)])
+        return self._by_code
+
+    def _first(self, source: str, metric: str) -> int:
+        if len(self.policies) == 1:
+            return 0
+        return next(i for i, p in enumerate(self.policies) if p.matches(source, metric))

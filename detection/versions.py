@@ -1,0 +1,220 @@
+"""Which settings, policies and models count from which offset on: frozen, hashed, logged.
+
+A scoring version is written once and never changed. The log of a partition names the version that
+counts from an offset on; it is committed before the version is used, so every replay obeys it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from django.db import transaction
+
+from detection.base import SeriesDetector
+from detection.episodes import Limits
+from detection.models import ModelVersion, ScoringVersion, ThresholdPolicy, VersionLog
+from detection.scoring import CompiledVersion, LoadedModel
+from detection.thresholds import Policy, PolicyTable
+from streams.batch import EventBatch
+from streams.checkpoint import Owned, hold
+from streams.models import Stream
+
+FORMAT = 1
+
+ModelLoader = Callable[[int], LoadedModel]
+
+
+def payload_of(stream: Stream, base: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that counts now for a stream: ``base`` (the configuration), policies, champions."""
+    champions = ModelVersion.objects.filter(stream=stream, state=ModelVersion.State.CHAMPION)
+    return {
+        "format": FORMAT,
+        **base,
+        "time_zone": stream.time_zone,
+        "policies": [
+            *_policies(stream),
+            Policy("configuration", threshold=base["threshold"]).as_dict(),
+        ],
+        "models": [
+            {
+                "id": m.pk,
+                "algorithm": m.algorithm,
+                "metric": m.metric,
+                "version": m.version,
+                "sha256": m.sha256,
+            }
+            for m in champions.order_by("algorithm", "metric").defer("artefact")
+        ],
+    }
+
+
+def _policies(stream: Stream) -> list[dict[str, Any]]:
+    rows = ThresholdPolicy.objects.filter(enabled=True)
+    mine = [p for p in rows if p.stream_id in (None, stream.pk)]
+
+    def precedence(p: ThresholdPolicy) -> tuple[bool, bool, int, int]:
+        return (
+            bool(p.source_pattern or p.metric_pattern),
+            p.stream_id is not None,
+            p.priority,
+            p.pk,
+        )
+
+    return [
+        Policy(
+            name=p.name,
+            version=p.version,
+            source_pattern=p.source_pattern,
+            metric_pattern=p.metric_pattern,
+            threshold=p.threshold,
+            direction=p.direction,
+            min_absolute_deviation=p.min_absolute_deviation,
+            min_relative_deviation=p.min_relative_deviation,
+            medium_from=p.medium_from,
+            high_from=p.high_from,
+            critical_from=p.critical_from,
+        ).as_dict()
+        for p in sorted(mine, key=precedence, reverse=True)
+    ]
+
+
+def store(stream: Stream, payload: Mapping[str, Any]) -> ScoringVersion:
+    """The row of this payload, the same one for the same content."""
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    row, _ = ScoringVersion.objects.get_or_create(
+        stream=stream, sha256=sha256, defaults={"payload": payload}
+    )
+    return row
+
+
+def compile_version(
+    identity: int,
+    payload: Mapping[str, Any],
+    load_model: ModelLoader,
+    detectors: Sequence[SeriesDetector],
+) -> CompiledVersion:
+    """Ready to score with.
+
+    Raises:
+        ArtefactError: a model can't be loaded.
+    """
+    enabled = payload["detectors"]
+    options = {name: values for name, values in enabled.items() if values.get("enabled")}
+    models = tuple(load_model(m["id"]) for m in payload["models"] if m["algorithm"] in options)
+    return CompiledVersion(
+        id=identity,
+        detectors=tuple(d for d in detectors if d.name in options),
+        models=models,
+        method=payload["combine"],
+        weights=payload["weights"],
+        policies=PolicyTable([Policy(**p) for p in payload["policies"]]),
+        limits=Limits(payload["quiet_events"], round(payload["max_gap_s"] * 1_000_000)),
+        time_zone=payload["time_zone"],
+    )
+
+
+class VersionKeeper:
+    """The log of the owned partitions of one stream, and what should count next."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        base: Mapping[str, Any],
+        load_model: ModelLoader,
+        detectors: Sequence[SeriesDetector],
+    ) -> None:
+        self._detectors = detectors
+        self._stream = stream
+        self._base = base
+        self._load_model = load_model
+        self._compiled: dict[int, CompiledVersion] = {}
+        self._models: dict[int, LoadedModel] = {}
+        self._entries: dict[int, list[tuple[int, int]]] = {}
+        self.desired = 0
+
+    def refresh(self) -> bool:
+        """Look what should count now; True if it is something else than before."""
+        self._stream.refresh_from_db()
+        row = store(self._stream, payload_of(self._stream, self._base))
+        changed = row.pk != self.desired
+        if changed:
+            # Compile before use: a model that can't be loaded must not reach the log.
+            self.compiled(row.pk)
+            self.desired = row.pk
+        return changed
+
+    def attach(self, owned: Owned) -> None:
+        """Read a partition's log; begin it where there is none yet."""
+        rows = VersionLog.objects.filter(
+            incarnation_id=owned.incarnation_id, partition=owned.partition
+        ).order_by("from_offset")
+        entries = list(rows.values_list("from_offset", "scoring_version_id"))
+        self._entries[owned.partition] = entries
+        if not entries:
+            self.append(owned, owned.next_offset)
+
+    def detach(self, partition: int) -> None:
+        """Forget a partition's log."""
+        self._entries.pop(partition, None)
+
+    def append(self, owned: Owned, from_offset: int) -> None:
+        """Let the desired version count from ``from_offset`` on, if another one does.
+
+        A version scheduled for a later offset stays as it is.
+
+        Raises:
+            FencedError: the partition has another owner.
+        """
+        entries = self._entries[owned.partition]
+        if entries and entries[-1][1] == self.desired:
+            return
+        if entries and entries[-1][0] > from_offset:
+            return
+        with transaction.atomic():
+            hold(owned)
+            VersionLog.objects.update_or_create(
+                incarnation_id=owned.incarnation_id,
+                partition=owned.partition,
+                from_offset=from_offset,
+                defaults={"scoring_version_id": self.desired},
+            )
+        if entries and entries[-1][0] == from_offset:
+            entries.pop()
+        entries.append((from_offset, self.desired))
+
+    def split(self, batch: EventBatch) -> list[tuple[CompiledVersion, EventBatch]]:
+        """The batch in parts that one version scores each, in order for every partition."""
+        rank = np.zeros(len(batch), dtype=np.int64)
+        version = np.zeros(len(batch), dtype=np.int64)
+        for partition, entries in self._entries.items():
+            mine = batch.partition == partition
+            if not mine.any():
+                continue
+            starts = np.array([start for start, _ in entries], dtype=np.int64)
+            at = np.searchsorted(starts, batch.offset[mine], side="right") - 1
+            at = np.maximum(at, 0)
+            rank[mine] = at - at.min()
+            version[mine] = np.array([v for _, v in entries], dtype=np.int64)[at]
+        parts = np.unique(np.stack([rank, version], axis=1), axis=0) if len(batch) else []
+        if len(parts) == 1:
+            return [(self.compiled(int(parts[0][1])), batch)]
+        return [(self.compiled(int(v)), batch.take((rank == r) & (version == v))) for r, v in parts]
+
+    def compiled(self, identity: int) -> CompiledVersion:
+        """A stored version, compiled once."""
+        known = self._compiled.get(identity)
+        if known is None:
+            row = ScoringVersion.objects.get(pk=identity)
+            known = compile_version(identity, row.payload, self._model, self._detectors)
+            self._compiled[identity] = known
+        return known
+
+    def _model(self, identity: int) -> LoadedModel:
+        if identity not in self._models:
+            self._models[identity] = self._load_model(identity)
+        return self._models[identity]

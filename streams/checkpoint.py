@@ -1,0 +1,168 @@
+"""Who owns a partition and how far it is stored: the fenced offsets of promise 1.
+
+An owner holds an epoch. Offsets move only where the stored epoch and next offset are the expected
+ones, inside the transaction that stores what the events caused; a consumer that was paused while
+its partition moved on matches nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db import connection, transaction
+
+from streams.errors import StreamsError
+from streams.models import PartitionOffset, StateSnapshot, Stream, TopicIncarnation
+
+
+class FencedError(StreamsError):
+    """Reject: the partition has another owner by now; what is in memory of it is worthless."""
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition this process may move; ``next_offset`` and the counts are what is stored."""
+
+    incarnation_id: int
+    topic_id: str
+    partition: int
+    epoch: int
+    next_offset: int
+    snapshot_offset: int
+    events: int
+    rejects: int
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One partition's step: to ``next_offset``, after so many more events and rejects."""
+
+    owned: Owned
+    next_offset: int
+    events: int
+    rejects: int
+    watermark: dt.datetime | None
+
+
+def incarnation(stream: Stream, topic_id: str) -> TopicIncarnation:
+    """The row of this life of the stream's topic."""
+    row, _ = TopicIncarnation.objects.get_or_create(topic_id=topic_id, defaults={"stream": stream})
+    return row
+
+
+def acquire(life: TopicIncarnation, partition: int, owner: str) -> Owned:
+    """Become the owner: any earlier one is fenced off from here on."""
+    with transaction.atomic():
+        PartitionOffset.objects.get_or_create(incarnation=life, partition=partition)
+        row = PartitionOffset.objects.select_for_update().get(incarnation=life, partition=partition)
+        row.owner_epoch += 1
+        row.owner = owner
+        row.save(update_fields=["owner_epoch", "owner", "updated_at"])
+    return Owned(
+        life.pk,
+        life.topic_id,
+        partition,
+        row.owner_epoch,
+        row.next_offset,
+        row.snapshot_offset,
+        row.events,
+        row.rejects,
+    )
+
+
+def hold(owned: Owned) -> None:
+    """Inside a transaction: keep the epoch from moving until it ends.
+
+    Raises:
+        FencedError: it has moved already.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT 1 FROM streams_partitionoffset WHERE incarnation_id = %s AND partition = %s"
+            " AND owner_epoch = %s FOR KEY SHARE",
+            [owned.incarnation_id, owned.partition, owned.epoch],
+        )
+        if cursor.fetchone() is None:
+            raise FencedError(f"partition {owned.partition} has another owner")
+
+
+def advance(moves: Sequence[Move]) -> None:
+    """Inside a transaction: move the offsets on.
+
+    Raises:
+        FencedError: one of the partitions has another owner or stands elsewhere.
+    """
+    with connection.cursor() as cursor:
+        for move in sorted(moves, key=lambda m: m.owned.partition):
+            owned = move.owned
+            cursor.execute(
+                "UPDATE streams_partitionoffset SET next_offset = %s, events = %s, rejects = %s,"
+                " watermark = GREATEST(watermark, %s), updated_at = now()"
+                " WHERE incarnation_id = %s AND partition = %s AND owner_epoch = %s"
+                " AND next_offset = %s",
+                [
+                    move.next_offset,
+                    owned.events + move.events,
+                    owned.rejects + move.rejects,
+                    move.watermark,
+                    owned.incarnation_id,
+                    owned.partition,
+                    owned.epoch,
+                    owned.next_offset,
+                ],
+            )
+            if cursor.rowcount != 1:
+                raise FencedError(
+                    f"partition {owned.partition} has another owner or does not stand at"
+                    f" {owned.next_offset}"
+                )
+
+
+def stored(moves: Sequence[Move]) -> bool:
+    """Whether a transaction whose answer was lost did commit these moves."""
+    for move in moves:
+        row = PartitionOffset.objects.filter(
+            incarnation_id=move.owned.incarnation_id,
+            partition=move.owned.partition,
+            owner_epoch=move.owned.epoch,
+            next_offset=move.next_offset,
+        )
+        if not row.exists():
+            return False
+    return True
+
+
+def committed(moves: Sequence[Move]) -> None:
+    """Note in memory what is stored now."""
+    for move in moves:
+        move.owned.next_offset = move.next_offset
+        move.owned.events += move.events
+        move.owned.rejects += move.rejects
+
+
+def jump(owned: Owned, next_offset: int) -> None:
+    """Start further on in the log, as an operator asked; what lies between is never scored."""
+    with transaction.atomic():
+        hold(owned)
+        PartitionOffset.objects.filter(
+            incarnation_id=owned.incarnation_id, partition=owned.partition
+        ).update(next_offset=next_offset, snapshot_offset=next_offset)
+        StateSnapshot.objects.filter(
+            incarnation_id=owned.incarnation_id, partition=owned.partition
+        ).delete()
+    owned.next_offset = owned.snapshot_offset = next_offset
+
+
+def forget_snapshots(owned: Owned) -> None:
+    """Stored states of another layout are of no use: the next ones start from here."""
+    with transaction.atomic():
+        hold(owned)
+        StateSnapshot.objects.filter(
+            incarnation_id=owned.incarnation_id, partition=owned.partition
+        ).delete()
+        PartitionOffset.objects.filter(
+            incarnation_id=owned.incarnation_id, partition=owned.partition
+        ).update(snapshot_offset=owned.next_offset)
+    owned.snapshot_offset = owned.next_offset

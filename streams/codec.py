@@ -1,0 +1,273 @@
+"""Kafka messages to an EventBatch plus the rejects: past this module every event is valid.
+
+A message either becomes events or a :class:`Reject` with its raw bytes, place and reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from zoneinfo import ZoneInfo
+
+import msgspec
+import numpy as np
+
+from streams import fastjson
+from streams.batch import EventBatch
+from streams.series import SeriesIndex, SeriesNameError
+from streams.timestamps import TimestampError, parse_one
+
+MAX_BYTES = 1_000_000
+MAX_WIDE = 1_000
+LARGEST = 1e300  # squares and differences of larger values would overflow inside detectors
+
+
+class Message(Protocol):
+    """What is used of ``confluent_kafka.Message``."""
+
+    def value(self) -> bytes | None: ...
+    def key(self) -> bytes | None: ...
+    def partition(self) -> int: ...
+    def offset(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A message that is no event. ``reason`` is one of the words below, ``detail`` a sentence.
+
+    ``empty``, ``size``, ``encoding``, ``json``, ``schema``, ``name``, ``value``, ``timestamp``.
+    """
+
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    key: bytes | None
+    raw: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a list of messages held."""
+
+    batch: EventBatch
+    rejects: list[Reject]
+
+
+class RejectedError(ValueError):
+    """One message is refused."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class _Event(msgspec.Struct, gc=False):
+    source: str
+    timestamp: str | int | float
+    metric: str | msgspec.UnsetType = msgspec.UNSET
+    value: float | msgspec.UnsetType = msgspec.UNSET
+    values: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+
+
+_Row = tuple[int, int, float]  # µs, series code, value
+
+
+class Codec:
+    """Decodes the messages of one stream into the codes of ``index``.
+
+    ``mapping`` gives dotted field paths (``payload.device.id``) for ``source``, ``metric``,
+    ``value``, ``values`` and ``timestamp``; a field without a path is read under its own name,
+    and ``metric: =temperature`` sets a constant.
+    """
+
+    def __init__(
+        self,
+        index: SeriesIndex,
+        mapping: Mapping[str, str] | None = None,
+        naive_zone: str | None = None,
+    ) -> None:
+        self.index = index
+        self._mapping = dict(mapping or {})
+        self._zone = ZoneInfo(naive_zone) if naive_zone else None
+        self._names = fastjson.NameTable()
+        self._decoder = msgspec.json.Decoder(_Event)
+        self._any = msgspec.json.Decoder()
+
+    def decode(self, messages: Sequence[Message]) -> Decoded:
+        """Columns of all good events, in the order of ``messages``, and the rejects."""
+        n = len(messages)
+        raws = [m.value() for m in messages]
+        partition = np.fromiter([m.partition() for m in messages], dtype=np.int32, count=n)
+        offset = np.fromiter([m.offset() for m in messages], dtype=np.int64, count=n)
+        committable = _committable(partition, offset)
+        filled = [raw or b"" for raw in raws]
+        ends = np.cumsum(np.fromiter(map(len, filled), dtype=np.int64, count=n))
+        if self._mapping:
+            status = np.zeros(n, dtype=np.uint8)
+            code = np.empty(n, dtype=np.int32)
+            time = np.empty(n, dtype=np.int64)
+            value = np.empty(n, dtype=np.float64)
+        else:
+            filled.append(b"\n")
+            buffer = np.frombuffer(b"".join(filled), dtype=np.uint8)
+            status, code, time, value = fastjson.scan(buffer, ends, self._names)
+        rejects: list[Reject] = []
+        wide: dict[int, list[_Row]] = {}
+        todo = np.flatnonzero((status != fastjson.DONE) | (np.abs(value) > LARGEST))
+        for i in todo.tolist():
+            try:
+                rows = self._rows(raws[i])
+            except RejectedError as refusal:
+                status[i] = fastjson.SLOW
+                rejects.append(
+                    Reject(
+                        int(partition[i]),
+                        int(offset[i]),
+                        refusal.reason,
+                        str(refusal),
+                        messages[i].key(),
+                        raws[i],
+                    )
+                )
+                continue
+            status[i] = fastjson.DONE
+            time[i], code[i], value[i] = rows[0]
+            if len(rows) > 1:
+                wide[i] = rows
+        keep = np.flatnonzero(status == fastjson.DONE)
+        if wide:
+            keep = np.repeat(keep, [len(wide.get(i, "1")) for i in keep.tolist()])
+        columns = [time[keep], code[keep], value[keep], partition[keep], offset[keep]]
+        if wide:
+            self._spread(wide, keep, columns)
+        batch = EventBatch(
+            columns[0],
+            columns[1],
+            columns[2].reshape(-1, 1),
+            columns[3],
+            columns[4],
+            committable=committable,
+        )
+        return Decoded(batch, rejects)
+
+    @staticmethod
+    def _spread(wide: dict[int, list[_Row]], keep: Any, columns: list[Any]) -> None:
+        first = np.searchsorted(keep, np.fromiter(wide, dtype=np.int64))
+        for at, rows in zip(first.tolist(), wide.values(), strict=True):
+            for k, row in enumerate(rows):
+                for column, cell in zip(columns, row, strict=False):
+                    column[at + k] = cell
+
+    def _rows(self, raw: bytes | None) -> list[_Row]:
+        """The events of one message, by the strict decoder.
+
+        Raises:
+            RejectedError: with the reason.
+        """
+        if not raw:
+            raise RejectedError("empty", "the message has no value" if raw is None else "0 bytes")
+        if len(raw) > MAX_BYTES:
+            raise RejectedError("size", f"{len(raw)} bytes, {MAX_BYTES} are allowed")
+        event = self._mapped(raw) if self._mapping else self._plain(raw)
+        try:
+            time = parse_one(event.timestamp, self._zone)
+        except TimestampError as error:
+            raise RejectedError("timestamp", str(error)) from error
+        except (OverflowError, ValueError) as error:
+            raise RejectedError("timestamp", f"not a time: {error}") from error
+        if event.values is not msgspec.UNSET:
+            if event.metric is not msgspec.UNSET or event.value is not msgspec.UNSET:
+                raise RejectedError("schema", "either metric and value or values, not both")
+            if not 0 < len(event.values) <= MAX_WIDE:
+                raise RejectedError("schema", f"values holds {len(event.values)} fields, 1 to 1000 do")
+            # Names first: a message gives all of its events or none.
+            pairs = list(event.values.items())
+        else:
+            if event.metric is msgspec.UNSET:
+                raise RejectedError("schema", "field metric is missing")
+            if event.value is msgspec.UNSET:
+                raise RejectedError("schema", "field value is missing")
+            pairs = [(event.metric, event.value)]
+        for metric, value in pairs:
+            if not math.isfinite(value) or abs(value) > LARGEST:
+                raise RejectedError("value", f"{metric[:40]} is {value}: finite values up to 1e300 do")
+        try:
+            return [(time, self.code(event.source, metric), float(v)) for metric, v in pairs]
+        except SeriesNameError as error:
+            raise RejectedError("name", str(error)) from error
+
+    def code(self, source: str, metric: str) -> int:
+        """The series' code, also for the fast scanner from here on.
+
+        Raises:
+            SeriesNameError: the name can't be stored.
+        """
+        before = len(self.index)
+        code = self.index.code(source, metric)
+        if code == before:
+            self._names.add(source, metric, code)
+        return code
+
+    def _plain(self, raw: bytes) -> _Event:
+        try:
+            return self._decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            raise RejectedError("schema", str(error)) from error
+        except msgspec.DecodeError as error:
+            raise RejectedError(_json_reason(raw), str(error)) from error
+        except UnicodeDecodeError as error:
+            raise RejectedError("encoding", f"not UTF-8: {error}") from error
+        except RecursionError as error:
+            raise RejectedError("json", "nested too deeply") from error
+
+    def _mapped(self, raw: bytes) -> _Event:
+        try:
+            document = self._any.decode(raw)
+        except UnicodeDecodeError as error:
+            raise RejectedError("encoding", f"not UTF-8: {error}") from error
+        except msgspec.DecodeError as error:
+            raise RejectedError(_json_reason(raw), str(error)) from error
+        except RecursionError as error:
+            raise RejectedError("json", "nested too deeply") from error
+        found: dict[str, Any] = {}
+        for name in ("source", "metric", "value", "values", "timestamp"):
+            path = self._mapping.get(name, name)
+            if path.startswith("="):
+                found[name] = path[1:]
+                continue
+            node = document
+            for part in path.split("."):
+                if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
+                    node = node[int(part)]
+                elif isinstance(node, dict) and part in node:
+                    node = node[part]
+                else:
+                    break
+            else:
+                found[name] = node
+                continue
+            if name in self._mapping:
+                raise RejectedError("schema", f"path {path} for {name} leads nowhere")
+        try:
+            return msgspec.convert(found, _Event)
+        except msgspec.ValidationError as error:
+            raise RejectedError("schema", str(error)) from error
+
+
+def _json_reason(raw: bytes) -> str:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return "encoding"
+    return "json"
+
+
+def _committable(partition: Any, offset: Any) -> dict[int, int]:
+    """The offset behind the last message of each partition."""
+    if not len(partition):
+        return {}
+    parts = np.unique(partition)
+    return {int(p): int(offset[partition == p].max()) + 1 for p in parts}

@@ -1,0 +1,81 @@
+"""`manage.py runconsumer`: reads events from Kafka, scores them, stores what was found."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import OperationalError, ProgrammingError
+
+from config.wiring import RunOptions, build_runner
+from detection.errors import DetectionError
+from streams.errors import StreamsError
+from streams.runner import instance_name
+from streams.timestamps import TimestampError, parse_one
+
+
+class Command(BaseCommand):
+    help = "Score the configured streams until stopped (SIGTERM or Ctrl-C finishes the batch)."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--from",
+            dest="start",
+            default="stored",
+            metavar="earliest|latest|TIME",
+            help="where partitions with no stored place begin, or how far to jump ahead;"
+            " TIME is ISO 8601 with a zone or an epoch number",
+        )
+        parser.add_argument("--max-events", type=int, help="stop after so many events")
+        parser.add_argument("--exit-at-end", action="store_true", help="stop at the log's end")
+        parser.add_argument("--instance", help="this consumer's name; default: host and process id")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        config = settings.VIGIL
+        instance = instance_name(options["instance"] or config.kafka.group_instance_id)
+        run = RunOptions(
+            start=_start(options["start"]),
+            max_events=options["max_events"],
+            exit_at_end=options["exit_at_end"],
+        )
+        try:
+            runner = build_runner(config, instance, run, settings.REDIS_URL)
+        except ProgrammingError as error:
+            raise CommandError(
+                f"the database has not been set up: run `manage.py migrate` ({_line(error)})"
+            ) from None
+        except OperationalError as error:
+            raise CommandError(
+                f"PostgreSQL does not answer: {_line(error)}. Check DATABASE_URL, or start the"
+                " embedded servers with `make run`"
+            ) from None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: runner.stop())
+        # What is loaded now lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        try:
+            totals = runner.run()
+        except (StreamsError, DetectionError) as error:
+            raise CommandError(str(error)) from None
+        self.stdout.write(
+            f"{totals.events} events, {totals.onsets} anomalies, {totals.rejects} dead letters"
+        )
+        sys.stdout.flush()
+
+
+def _start(given: str) -> str | int:
+    if given in ("stored", "earliest", "latest"):
+        return given
+    try:
+        return parse_one(int(given) if given.isdecimal() else given)
+    except TimestampError as error:
+        raise CommandError(f"--from: {error}; allowed: earliest, latest or a time") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,226 @@
+"""What a stream is and where the consumer stands in it: streams, series, rollups, offsets, dead letters.
+
+Offsets here are the truth: Kafka's own committed offsets only follow them.
+"""
+
+from __future__ import annotations
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+
+
+class Stream(models.Model):
+    """One Kafka topic of events and how its messages are read."""
+
+    name = models.SlugField(max_length=200, unique=True)
+    topic = models.CharField(max_length=249, unique=True)
+    time_zone = models.CharField(
+        max_length=64, default="UTC", help_text="IANA zone the seasons of this stream follow."
+    )
+    naive_time_zone = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        help_text="Zone of timestamps that carry none; empty means such events are refused.",
+    )
+    grace_s = models.PositiveIntegerField(default=0)
+    mapping = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class TopicIncarnation(models.Model):
+    """One life of a topic: a topic deleted and made again starts its offsets anew."""
+
+    stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="incarnations")
+    topic_id = models.CharField(max_length=64, unique=True, help_text="Kafka's id of the topic.")
+    first_seen_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.stream.name}/{self.topic_id}"
+
+
+class Series(models.Model):
+    """One line of measurements: what a source says of a metric."""
+
+    stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="series")
+    source = models.CharField(max_length=255)
+    metric = models.CharField(max_length=255)
+    first_event_at = models.DateTimeField(null=True)
+    last_event_at = models.DateTimeField(null=True)
+    last_value = models.FloatField(null=True)
+    last_partition = models.IntegerField(null=True)
+    other_partition = models.IntegerField(
+        null=True,
+        help_text="A second partition this series was seen in: a producer's keying fault.",
+    )
+    events = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name_plural = "series"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["stream", "source", "metric"], name="streams_series_identity"
+            )
+        ]
+        indexes = [models.Index(fields=["source", "metric"], name="streams_series_source")]
+
+    def __str__(self) -> str:
+        return f"{self.metric} on {self.source}"
+
+
+class Rollup(models.Model):
+    """One minute of one series, as one partition delivered it; partitioned by day in plain SQL.
+
+    A row is a *segment*: events of one series that lie in one minute and follow each other. Late
+    events open a segment of their own, so every row is written whole and a replay writes the same.
+    ``score_counts[i]`` and ``onset_counts[i]`` count scores and onsets at threshold
+    ``detection.thresholds.LEVELS[i]``; both are null where every count is 0.
+    """
+
+    pk = models.CompositePrimaryKey("series", "minute", "incarnation", "partition", "first_offset")
+    series = models.ForeignKey(Series, on_delete=models.DO_NOTHING, db_constraint=False)
+    minute = models.DateTimeField()
+    incarnation = models.ForeignKey(
+        TopicIncarnation, on_delete=models.DO_NOTHING, db_constraint=False
+    )
+    partition = models.IntegerField()
+    first_offset = models.BigIntegerField()
+    count = models.IntegerField()
+    scored = models.IntegerField()
+    min = models.FloatField()
+    max = models.FloatField()
+    mean = models.FloatField()
+    last = models.FloatField()
+    max_score = models.FloatField(null=True)
+    expected_low = models.FloatField(null=True)
+    expected_mid = models.FloatField(null=True)
+    expected_high = models.FloatField(null=True)
+    score_counts = ArrayField(models.IntegerField(), null=True)
+    onset_counts = ArrayField(models.IntegerField(), null=True)
+
+    class Meta:
+        managed = False
+        db_table = "streams_rollup"
+
+
+class PartitionOffset(models.Model):
+    """Where one partition stands: the next offset to score, and who may move it."""
+
+    incarnation = models.ForeignKey(
+        TopicIncarnation, on_delete=models.CASCADE, related_name="partitions"
+    )
+    partition = models.IntegerField()
+    next_offset = models.BigIntegerField(default=0)
+    owner_epoch = models.BigIntegerField(default=0)
+    owner = models.CharField(max_length=200, blank=True, default="")
+    snapshot_offset = models.BigIntegerField(
+        default=0, help_text="Every stored series state holds all of its events below this offset."
+    )
+    events = models.BigIntegerField(default=0)
+    rejects = models.BigIntegerField(default=0)
+    watermark = models.DateTimeField(null=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["incarnation", "partition"], name="streams_partition_identity"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.incarnation}[{self.partition}]@{self.next_offset}"
+
+
+class StateSnapshot(models.Model):
+    """The detectors' state of one series in one partition, with the last offset it has seen."""
+
+    incarnation = models.ForeignKey(TopicIncarnation, on_delete=models.CASCADE)
+    partition = models.IntegerField()
+    series = models.ForeignKey(Series, on_delete=models.CASCADE)
+    last_offset = models.BigIntegerField()
+    layout = models.CharField(max_length=64)
+    state = models.BinaryField()
+    saved_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["incarnation", "partition", "series"], name="streams_snapshot_identity"
+            )
+        ]
+
+
+class DeadLetter(models.Model):
+    """A message that could not become an event: its raw bytes, its place and the reason."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting"
+        RETRIED = "retried"
+        DISMISSED = "dismissed"
+
+    incarnation = models.ForeignKey(
+        TopicIncarnation, on_delete=models.CASCADE, related_name="dead_letters"
+    )
+    partition = models.IntegerField()
+    offset = models.BigIntegerField()
+    reason = models.CharField(max_length=40)
+    detail = models.TextField()
+    key = models.BinaryField(null=True)
+    raw = models.BinaryField(null=True, help_text="Null where the message itself had no value.")
+    size = models.IntegerField(default=0)
+    state = models.CharField(max_length=10, choices=State, default=State.WAITING)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["incarnation", "partition", "offset"], name="streams_deadletter_identity"
+            )
+        ]
+        indexes = [models.Index(fields=["state", "-created_at"], name="streams_deadletter_waiting")]
+
+
+class ConsumerStatus(models.Model):
+    """What one consumer process last said of itself; a beat older than 15 s means it is gone."""
+
+    instance = models.CharField(max_length=200, unique=True)
+    started_at = models.DateTimeField()
+    beat_at = models.DateTimeField()
+    events_per_s = models.FloatField(default=0)
+    lag = models.BigIntegerField(default=0)
+    latency_p95_ms = models.FloatField(null=True)
+    rss_mb = models.FloatField(default=0)
+    series = models.IntegerField(default=0)
+    partitions = models.JSONField(
+        default=list, help_text="[{topic, partition, next_offset, end_offset, events_per_s}]"
+    )
+    state = models.CharField(max_length=20, default="running")
+
+    class Meta:
+        verbose_name_plural = "consumer statuses"
+
+
+class PipelineStat(models.Model):
+    """One minute (wall clock) of one consumer's work, for the health strip's sparklines."""
+
+    instance = models.CharField(max_length=200)
+    minute = models.DateTimeField()
+    events = models.BigIntegerField(default=0)
+    anomalies = models.IntegerField(default=0)
+    rejects = models.IntegerField(default=0)
+    latency_p95_ms = models.FloatField(null=True)
+    lag = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["instance", "minute"], name="streams_stat_identity")
+        ]
+        indexes = [models.Index(fields=["-minute"], name="streams_stat_minute")]

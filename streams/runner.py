@@ -1,0 +1,559 @@
+"""The consumer's loop: poll, decode, score, store in one fenced transaction, then tell others.
+
+Promises 1 to 3 and 7 are kept here. Offsets come from PostgreSQL; a batch is stored whole or not
+at all; a database that does not answer pauses the partitions and loses no place.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from confluent_kafka import Message
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+
+from streams import checkpoint, snapshots
+from streams.batch import EventBatch
+from streams.checkpoint import FencedError, Move, Owned
+from streams.clock import from_us
+from streams.codec import Codec, Reject
+from streams.consumer import GroupConsumer, Place
+from streams.dead_letter import DeadLetters
+from streams.errors import StreamsError
+from streams.models import Stream
+from streams.series import SeriesIndex
+from streams.series_store import SeriesStore
+from streams.snapshotter import Rows, Snapshotter
+from streams.status import StatusReporter
+
+log = logging.getLogger(__name__)
+
+MAX_BACKOFF_S = 10.0
+LEAVE_WITHIN_S = 7.0
+LATENCY_SAMPLE = 32
+
+
+class Engine(Rows, Protocol):
+    """What scores: see ``detection.scoring.ScoringEngine``."""
+
+    def attach(self, partition: int) -> None: ...
+    def detach(self, partition: int) -> None: ...
+    def restore(self, partition: int, codes: Any, layout: str, rows: Sequence[bytes]) -> None: ...
+    def unseen(self, batch: EventBatch) -> Any: ...
+    def process(self, batch: EventBatch, version: Any, silent_below: Mapping[int, int]) -> Any: ...
+
+
+class Versions(Protocol):
+    """What counts where: see ``detection.versions.VersionKeeper``."""
+
+    def refresh(self) -> bool: ...
+    def attach(self, owned: Owned) -> None: ...
+    def detach(self, partition: int) -> None: ...
+    def append(self, owned: Owned, from_offset: int) -> None: ...
+    def split(self, batch: EventBatch) -> list[tuple[Any, EventBatch]]: ...
+
+
+class Sink(Protocol):
+    """What stores a scored batch: see ``anomalies.store.AnomalySink``."""
+
+    def build(self, parts: Sequence[Any], owned: dict[int, Owned], *, flush: bool) -> Any: ...
+    def prepare(self, pending: Any) -> None: ...
+    def write(self, pending: Any) -> None: ...
+    def committed(self, pending: Any) -> Any: ...
+
+
+class Listener(Protocol):
+    """Hears of what is stored; it must neither block nor raise."""
+
+    def found(self, found: Any) -> int: ...
+    def recover(self, owned: Owned) -> None: ...
+    def tick(self, rates: Mapping[str, Any]) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Lane:
+    """One stream as this process works on it."""
+
+    stream: Stream
+    codec: Codec
+    engine: Engine
+    versions: Versions
+    sink: Sink
+    owned: dict[int, Owned] = field(default_factory=dict)
+    position: dict[int, int] = field(default_factory=dict)
+    silent_below: dict[int, int] = field(default_factory=dict)
+    snapshotter: Snapshotter | None = None
+
+    @property
+    def index(self) -> SeriesIndex:
+        return self.engine.index
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSettings:
+    """The loop's numbers; ``start`` is ``stored``, ``earliest``, ``latest`` or µs since 1970."""
+
+    instance: str
+    batch_size: int = 10_000
+    batch_wait_s: float = 0.05
+    snapshot_interval_s: float = 30.0
+    snapshot_chunk_bytes: int = 1_000_000
+    flush_s: float = 2.0
+    config_poll_s: float = 1.0
+    start: str | int = "stored"
+    max_events: int | None = None
+    exit_at_end: bool = False
+    dead_letter_ratio_limit: float = 1.0
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a run did."""
+
+    events: int = 0
+    rejects: int = 0
+    onsets: int = 0
+    batches: int = 0
+
+
+class Runner:
+    """One consumer process. ``stop()`` may be called from a signal handler."""
+
+    def __init__(
+        self,
+        consumer: GroupConsumer,
+        lanes: Sequence[Lane],
+        settings: RunnerSettings,
+        listener: Listener,
+        status: StatusReporter,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._consumer = consumer
+        self._lanes = {lane.stream.topic: lane for lane in lanes}
+        self._settings = settings
+        self._listener = listener
+        self._status = status
+        self._now = monotonic
+        self._stopping = False
+        self._holding = False
+        self._lost_while_holding = False
+        self._waiting: list[tuple[float, Place]] = []
+        self._next_flush = self._now() + settings.flush_s
+        self._next_config = 0.0
+        self._series = SeriesStore()
+        self._dead_letters = DeadLetters(settings.dead_letter_ratio_limit)
+        self.totals = Totals()
+        for lane in lanes:
+            lane.snapshotter = Snapshotter(
+                lane.engine, settings.snapshot_interval_s, settings.snapshot_chunk_bytes
+            )
+
+    def stop(self) -> None:
+        """Finish the batch, take snapshots, leave."""
+        self._stopping = True
+
+    def run(self) -> Totals:
+        """Until stopped, ``max_events`` or the end of the log.
+
+        Raises:
+            StreamsError: what a person must mend first.
+        """
+        self._refresh_versions(force=True)
+        self._consumer.subscribe(list(self._lanes), self._revoked)
+        try:
+            while not self._stopping and not self._done():
+                self._turn()
+            self._leave()
+        finally:
+            self._status.close()
+            self._listener.close()
+            self._consumer.close()
+        return self.totals
+
+    # -- one turn ------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._activate()
+        messages, errors = self._consumer.poll(
+            self._settings.batch_size, self._settings.batch_wait_s
+        )
+        for error in errors:
+            self._partition_error(error)
+        if self._now() >= self._next_config:
+            self._refresh_versions()
+        flush = self._now() >= self._next_flush
+        if flush:
+            self._next_flush = self._now() + self._settings.flush_s
+        for lane in self._lanes.values():
+            mine = messages
+            if len(self._lanes) > 1:
+                mine = [m for m in messages if m.topic() == lane.stream.topic]
+            if mine or flush:
+                self._work(lane, mine, flush)
+            if lane.snapshotter is not None and lane.owned:
+                ready = [o for p, o in lane.owned.items() if p not in lane.silent_below]
+                lane.snapshotter.step(ready, self._now())
+        self._report()
+
+    def _work(self, lane: Lane, messages: list[Message], flush: bool) -> None:
+        messages = self._current(lane, messages)
+        decoded = lane.codec.decode(messages)
+        batch, rejects = decoded.batch, decoded.rejects
+        if lane.silent_below:
+            batch = batch.take(lane.engine.unseen(batch))
+            rejects = [r for r in rejects if r.offset >= lane.silent_below.get(r.partition, 0)]
+        parts = [
+            lane.engine.process(events, version, lane.silent_below)
+            for version, events in lane.versions.split(batch)
+            if len(events)
+        ]
+        lane.position.update(batch.committable)
+        moves = self._moves(lane, batch, rejects)
+        if moves or flush:
+            self._store(lane, parts, moves, rejects, flush)
+        for partition, below in list(lane.silent_below.items()):
+            if lane.position[partition] >= below:
+                del lane.silent_below[partition]
+                log.info("partition.caught_up partition=%s offset=%s", partition, below)
+        self._status.count(messages, len(batch), len(rejects))
+        self.totals.events += sum(m.events for m in moves)
+        self.totals.batches += 1 if moves else 0
+
+    def _current(self, lane: Lane, messages: list[Message]) -> list[Message]:
+        """Without what came of a partition that is not ours (any more) or stands elsewhere."""
+        position = lane.position
+        if all(m.partition() in position for m in messages):
+            firsts: dict[int, int] = {}
+            for m in reversed(messages):
+                firsts[m.partition()] = m.offset()
+            if all(offset >= position[p] for p, offset in firsts.items()):
+                return messages
+        return [m for m in messages if m.offset() >= position.get(m.partition(), 1 << 62)]
+
+    def _moves(self, lane: Lane, batch: EventBatch, rejects: list[Reject]) -> list[Move]:
+        moves = []
+        for partition, next_offset in batch.committable.items():
+            owned = lane.owned[partition]
+            if next_offset <= owned.next_offset:
+                continue
+            mine = (batch.partition == partition) & (batch.offset >= owned.next_offset)
+            events = int(np.count_nonzero(mine))
+            moves.append(
+                Move(
+                    owned,
+                    next_offset,
+                    events,
+                    sum(r.partition == partition for r in rejects),
+                    from_us(int(batch.event_time[mine].max())) if events else None,
+                )
+            )
+        return moves
+
+    # -- storing -------------------------------------------------------------------------------
+
+    def _store(
+        self,
+        lane: Lane,
+        parts: list[Any],
+        moves: list[Move],
+        rejects: list[Reject],
+        flush: bool,
+    ) -> None:
+        owned = {p: o for p, o in lane.owned.items()}
+        pending: Any = None
+        backoff = 0.1
+        while True:
+            try:
+                if pending is None:
+                    self._series.ensure(lane.stream, lane.index)
+                    pending = lane.sink.build(parts, owned, flush=flush)
+                lane.sink.prepare(pending)
+                with transaction.atomic():
+                    checkpoint.advance(moves)
+                    for other in owned.values():
+                        if flush and all(m.owned is not other for m in moves):
+                            checkpoint.hold(other)
+                    self._dead_letters.write(rejects, owned)
+                    lane.sink.write(pending)
+                break
+            except FencedError as fenced:
+                if self._retried_after_commit(backoff, moves):
+                    break
+                self._start_over(lane, str(fenced))
+                return
+            except (OperationalError, InterfaceError) as error:
+                log.warning("database.unreachable error=%s retry_in_s=%.1f", _line(error), backoff)
+                if not self._hold(lane, backoff):
+                    self._start_over(lane, "the partition moved while the database was away")
+                    return
+                backoff = min(MAX_BACKOFF_S, backoff * 2)
+        checkpoint.committed(moves)
+        found = lane.sink.committed(pending)
+        self.totals.onsets += self._listener.found(found)
+        self.totals.rejects += len(rejects)
+        self._resume(lane)
+        self._consumer.follow(
+            {(lane.stream.topic, m.owned.partition): m.next_offset for m in moves}
+        )
+        self._dead_letters.check(sum(m.events for m in moves), len(rejects))
+
+    @staticmethod
+    def _retried_after_commit(backoff: float, moves: list[Move]) -> bool:
+        """A commit whose answer was lost looks like a fence when it is tried again."""
+        return backoff > 0.1 and bool(moves) and checkpoint.stored(moves)
+
+    def _hold(self, lane: Lane, wait_s: float) -> bool:
+        """Wait for the database with partitions paused; False if one was taken from us."""
+        if not self._holding:
+            self._holding = True
+            self._lost_while_holding = False
+            self._consumer.pause([(lane.stream.topic, p) for p in lane.owned])
+        connection.close()
+        deadline = self._now() + wait_s
+        while self._now() < deadline:
+            # keeps us in the group; paused partitions give nothing
+            self._consumer.poll(1, min(0.2, wait_s))
+            if self._stopping:
+                raise StreamsError("stopped while the database did not answer; nothing is lost")
+        return not self._lost_while_holding
+
+    def _resume(self, lane: Lane) -> None:
+        if self._holding:
+            self._holding = False
+            self._consumer.resume([(lane.stream.topic, p) for p in lane.owned])
+            log.info("database.back")
+
+    def _start_over(self, lane: Lane, why: str) -> None:
+        """What is in memory may be wrong: drop it, and begin again from what is stored."""
+        log.warning("partitions.start_over reason=%s partitions=%s", why, sorted(lane.owned))
+        self._holding = False
+        places = [(lane.stream.topic, p) for p in lane.owned]
+        self._consumer.pause([p for p in places if p in self._consumer.assigned])
+        for place in places:
+            self._forget(place)
+            # a group that has moved on tells us with the next polls; then these are not ours
+            self._waiting.append((self._now() + 1.0, place))
+
+    # -- partitions come and go ----------------------------------------------------------------
+
+    def _activate(self) -> None:
+        self._waiting += [(0.0, place) for place in self._consumer.take_fresh()]
+        due = [w for w in self._waiting if w[0] <= self._now()]
+        self._waiting = [w for w in self._waiting if w[0] > self._now()]
+        for _, place in due:
+            if place not in self._consumer.assigned:
+                continue
+            try:
+                self._begin(place)
+            except (OperationalError, InterfaceError, StreamsError) as error:
+                log.warning("partition.waiting place=%s error=%s", place, _line(error))
+                connection.close()
+                self._forget(place)
+                self._waiting.append((self._now() + 1.0, place))
+
+    def _begin(self, place: Place) -> None:
+        """Become the owner, restore the state, and run from the snapshots' offset on."""
+        topic, partition = place
+        lane = self._lanes[topic]
+        life = checkpoint.incarnation(lane.stream, self._consumer.topic_id(topic))
+        owned = checkpoint.acquire(life, partition, self._settings.instance)
+        low, high = self._consumer.watermarks(place, cached=False)
+        self._choose_start(place, owned, low, high)
+        lane.engine.attach(partition)
+        restored = self._restore(lane, owned)
+        base = min(owned.snapshot_offset, owned.next_offset)
+        if base < low and base < owned.next_offset:
+            log.error(
+                "partition.cold_start partition=%s reason=the log begins at %s, its events from %s"
+                " on are gone: every series of it warms up again",
+                partition,
+                low,
+                base,
+            )
+            lane.engine.attach(partition)
+            base = max(low, owned.next_offset)
+        base = max(base, low)
+        lane.versions.attach(owned)
+        lane.owned[partition] = owned
+        lane.position[partition] = base
+        if base < owned.next_offset:
+            lane.silent_below[partition] = owned.next_offset
+        self._listener.recover(owned)
+        self._consumer.start(place, base)
+        log.info(
+            "partition.started topic=%s partition=%s epoch=%s from=%s stored=%s series=%s",
+            topic,
+            partition,
+            owned.epoch,
+            base,
+            owned.next_offset,
+            restored,
+        )
+
+    def _choose_start(self, place: Place, owned: Owned, low: int, high: int) -> None:
+        """``--from`` counts where nothing is stored yet, and where it was asked for by hand."""
+        start = self._settings.start
+        if start == "stored":
+            return
+        if start == "earliest":
+            target = low
+        elif start == "latest":
+            target = high
+        else:
+            target = self._consumer.offset_at(place, int(start) // 1000)
+        if owned.next_offset and target <= owned.next_offset:
+            # Going back would score events twice: what is stored stays where it is.
+            log.info("partition.keeps_place partition=%s stored=%s", place[1], owned.next_offset)
+            return
+        checkpoint.jump(owned, target)
+
+    def _restore(self, lane: Lane, owned: Owned) -> int:
+        count = 0
+        for rows in snapshots.read(owned):
+            names = self._series.names([series_id for series_id, _, _ in rows])
+            codes = []
+            for series_id, _, _ in rows:
+                code = lane.codec.code(*names[series_id])
+                codes.append(code)
+            lane.index.learn_ids(np.array(codes), np.array([r[0] for r in rows]))
+            layouts = {layout for _, layout, _ in rows}
+            if layouts != {lane.engine.layout}:
+                log.error(
+                    "partition.cold_start partition=%s reason=its stored state was written by"
+                    " another version: every series of it warms up again",
+                    owned.partition,
+                )
+                lane.engine.attach(owned.partition)
+                checkpoint.forget_snapshots(owned)
+                return 0
+            lane.engine.restore(
+                owned.partition,
+                np.array(codes, dtype=np.int32),
+                lane.engine.layout,
+                [row for _, _, row in rows],
+            )
+            count += len(rows)
+        return count
+
+    def _revoked(self, places: list[Place], lost: bool) -> None:
+        """Called while polling: hand over with a snapshot, so that the next owner starts at once."""
+        self._lost_while_holding = True
+        for place in places:
+            lane = self._lanes[place[0]]
+            owned = lane.owned.get(place[1])
+            if owned and not lost and not self._holding and place[1] not in lane.silent_below:
+                self._final_snapshot(lane, owned, self._now() + 5.0)
+            if not self._holding:
+                self._forget(place)
+        log.info("partitions.revoked places=%s lost=%s", places, lost)
+
+    def _final_snapshot(self, lane: Lane, owned: Owned, deadline_s: float) -> None:
+        if lane.snapshotter is None:
+            return
+        try:
+            if not lane.snapshotter.final(owned, deadline_s, self._now):
+                log.warning("snapshot.unfinished partition=%s", owned.partition)
+        except (FencedError, DatabaseError, InterfaceError) as error:
+            log.warning("snapshot.failed partition=%s error=%s", owned.partition, _line(error))
+
+    def _forget(self, place: Place) -> None:
+        lane = self._lanes[place[0]]
+        if lane.snapshotter is not None:
+            lane.snapshotter.drop(place[1])
+        lane.engine.detach(place[1])
+        lane.versions.detach(place[1])
+        lane.owned.pop(place[1], None)
+        lane.position.pop(place[1], None)
+        lane.silent_below.pop(place[1], None)
+
+    def _partition_error(self, error: Any) -> None:
+        log.error("kafka.partition_error code=%s reason=%s", error.name(), error.str())
+        if error.name() in ("_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE", "TOPIC_ID_MISMATCH"):
+            for lane in self._lanes.values():
+                self._start_over(lane, error.str())
+
+    # -- housekeeping --------------------------------------------------------------------------
+
+    def _refresh_versions(self, *, force: bool = False) -> None:
+        self._next_config = self._now() + self._settings.config_poll_s
+        for lane in self._lanes.values():
+            try:
+                lane.versions.refresh()
+                for partition, owned in lane.owned.items():
+                    lane.versions.append(owned, lane.position[partition])
+            except FencedError as fenced:
+                self._start_over(lane, str(fenced))
+            except (OperationalError, InterfaceError) as error:
+                if force:
+                    raise
+                log.warning("config.unreadable error=%s", _line(error))
+                connection.close()
+
+    def _report(self) -> None:
+        if not self._status.due(self._now()):
+            return
+        partitions = []
+        for topic, lane in self._lanes.items():
+            for p, position in lane.position.items():
+                _, high = self._consumer.watermarks((topic, p))
+                end = max(high, position)
+                partitions.append(
+                    {"topic": topic, "partition": p, "next_offset": position, "end_offset": end}
+                )
+        series = sum(len(lane.index) for lane in self._lanes.values())
+        replaying = any(lane.silent_below for lane in self._lanes.values())
+        rates = self._status.report(
+            partitions, series, self.totals.onsets, "restoring" if replaying else "running"
+        )
+        self._listener.tick(rates)
+
+    def _done(self) -> bool:
+        limit = self._settings.max_events
+        if limit is not None and self.totals.events >= limit:
+            return True
+        if not self._settings.exit_at_end or self._waiting or self._consumer.fresh:
+            return False
+        places = [(t, p) for t, lane in self._lanes.items() for p in lane.position]
+        if not places or self._status.busy:
+            return False
+        return all(
+            self._lanes[t].position[p] >= self._consumer.watermarks((t, p), cached=False)[1]
+            for t, p in places
+        )
+
+    def _leave(self) -> None:
+        deadline = self._now() + LEAVE_WITHIN_S
+        for lane in self._lanes.values():
+            self._work(lane, [], flush=True)
+            for partition, owned in list(lane.owned.items()):
+                if partition not in lane.silent_below:
+                    self._final_snapshot(lane, owned, deadline)
+            if lane.snapshotter is not None:
+                lane.snapshotter.close()
+        log.info(
+            "consumer.left events=%s rejects=%s anomalies=%s",
+            self.totals.events,
+            self.totals.rejects,
+            self.totals.onsets,
+        )
+
+
+def instance_name(configured: str | None) -> str:
+    """How this process is called in the database and on the pages."""
+    return configured or f"{os.uname().nodename}-{os.getpid()}"
+
+
+def utc_now() -> dt.datetime:
+    """Wall-clock time."""
+    return dt.datetime.now(dt.UTC)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,87 @@
+"""Stored state of series: changed rows in small transactions, and the offset they all reach.
+
+Every row holds its series' events up to its ``last_offset``; once a round is complete, all rows
+together hold every event below the partition's ``snapshot_offset``. A restart runs the events
+behind it in silence and skips what a row has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from django.db import connection, transaction
+
+from streams.checkpoint import Owned, hold
+from streams.models import PartitionOffset, StateSnapshot
+
+_UPSERT = """
+INSERT INTO streams_statesnapshot
+    (incarnation_id, partition, series_id, last_offset, layout, state, saved_at)
+SELECT %s, %s, series, last, %s, state, now()
+FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[]) AS row (series, last, state)
+ORDER BY series
+ON CONFLICT (incarnation_id, partition, series_id) DO UPDATE SET
+    last_offset = EXCLUDED.last_offset, layout = EXCLUDED.layout, state = EXCLUDED.state,
+    saved_at = EXCLUDED.saved_at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows of some series of one partition, all below what is committed.
+
+    ``base`` is set on the last chunk of a round: every event below it is in the stored rows then.
+    """
+
+    owned: Owned
+    layout: str
+    series_ids: list[int]
+    last_offsets: list[int]
+    rows: list[bytes]
+    base: int | None = None
+
+
+def write(chunk: Chunk) -> None:
+    """Store one chunk.
+
+    Raises:
+        FencedError: the partition has another owner.
+    """
+    owned = chunk.owned
+    with transaction.atomic():
+        hold(owned)
+        if chunk.rows:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    _UPSERT,
+                    [
+                        owned.incarnation_id,
+                        owned.partition,
+                        chunk.layout,
+                        chunk.series_ids,
+                        chunk.last_offsets,
+                        chunk.rows,
+                    ],
+                )
+        if chunk.base is not None:
+            PartitionOffset.objects.filter(
+                incarnation_id=owned.incarnation_id,
+                partition=owned.partition,
+                owner_epoch=owned.epoch,
+            ).update(snapshot_offset=chunk.base)
+
+
+def read(owned: Owned, rows_at_once: int = 200) -> Iterator[list[tuple[int, str, bytes]]]:
+    """(series id, layout, state) of all stored rows of a partition, in lists."""
+    query = StateSnapshot.objects.filter(
+        incarnation_id=owned.incarnation_id, partition=owned.partition
+    ).values_list("series_id", "layout", "state")
+    part: list[tuple[int, str, bytes]] = []
+    for series_id, layout, state in query.iterator(chunk_size=rows_at_once):
+        part.append((series_id, layout, bytes(state)))
+        if len(part) == rows_at_once:
+            yield part
+            part = []
+    if part:
+        yield part

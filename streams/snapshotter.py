@@ -1,0 +1,154 @@
+"""Takes snapshots of changed series in the background: rows are copied between batches, a chunk at
+a time, and written by a thread with a connection of its own."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from django.db import Error, connection
+from numpy.typing import NDArray
+
+from streams import snapshots
+from streams.checkpoint import FencedError, Owned
+from streams.series import SeriesIndex
+
+log = logging.getLogger(__name__)
+
+
+class Rows(Protocol):
+    """What a snapshot is taken of: the scoring engine."""
+
+    index: SeriesIndex
+    changed: NDArray[np.bool_]
+    slot_code: NDArray[np.int32]
+
+    @property
+    def layout(self) -> str: ...
+    @property
+    def row_bytes(self) -> int: ...
+    def changed_slots(self, partition: int) -> NDArray[np.int64]: ...
+    def last_offsets(self, slots: NDArray[np.int64]) -> NDArray[np.int64]: ...
+    def pack(self, slots: NDArray[np.int64]) -> list[bytes]: ...
+
+
+@dataclass(slots=True)
+class _Round:
+    owned: Owned
+    base: int
+    slots: NDArray[np.int64]
+    taken: int = 0
+
+
+class Snapshotter:
+    """One round covers every owned partition; rounds begin at most every ``interval_s``."""
+
+    def __init__(self, rows: Rows, interval_s: float, chunk_bytes: int) -> None:
+        self._rows = rows
+        self._interval_s = interval_s
+        self._per_chunk = max(1, chunk_bytes // rows.row_bytes)
+        self._queue: queue.Queue[snapshots.Chunk | None] = queue.Queue(maxsize=2)
+        self._failed: set[tuple[int, int]] = set()
+        self._lock = threading.Lock()
+        self._rounds: list[_Round] = []
+        self._next_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
+        self._thread.start()
+
+    def step(self, owned: list[Owned], now_s: float) -> bool:
+        """After a commit, or while idle: copy one chunk if the writer has room; True if it did."""
+        if not self._rounds:
+            if now_s < self._next_s:
+                return False
+            self._next_s = now_s + self._interval_s
+            self._rounds = [
+                _Round(o, o.next_offset, self._rows.changed_slots(o.partition))
+                for o in owned
+                if o.next_offset > o.snapshot_offset
+            ]
+        if not self._rounds or self._queue.full():
+            return False
+        current = self._rounds[0]
+        with self._lock:
+            failed = (current.owned.partition, current.owned.epoch) in self._failed
+            self._failed.discard((current.owned.partition, current.owned.epoch))
+        if failed:
+            self._rows.changed[current.slots[: current.taken]] = True
+            self._rounds.pop(0)
+            return False
+        chunk = self._chunk(current)
+        if chunk.base is not None:
+            self._rounds.pop(0)
+        self._queue.put_nowait(chunk)
+        return True
+
+    def drop(self, partition: int) -> None:
+        """The partition is no longer ours, or starts afresh."""
+        self._rounds = [r for r in self._rounds if r.owned.partition != partition]
+
+    def final(self, owned: Owned, deadline_s: float, clock: object) -> bool:
+        """Write all that changed of one partition, in the caller's thread, while time allows.
+
+        Raises:
+            FencedError: the partition has another owner.
+        """
+        self.drop(owned.partition)
+        self._queue.join()
+        if owned.next_offset <= owned.snapshot_offset:
+            return True
+        current = _Round(owned, owned.next_offset, self._rows.changed_slots(owned.partition))
+        while clock() < deadline_s:  # type: ignore[operator]
+            chunk = self._chunk(current)
+            snapshots.write(chunk)
+            if chunk.base is not None:
+                owned.snapshot_offset = chunk.base
+                return True
+        return False
+
+    def close(self) -> None:
+        """Write what is queued and end the thread."""
+        self._queue.put(None)
+        self._thread.join(10)
+
+    def _chunk(self, current: _Round) -> snapshots.Chunk:
+        slots = current.slots[current.taken : current.taken + self._per_chunk]
+        current.taken += len(slots)
+        self._rows.changed[slots] = False
+        return snapshots.Chunk(
+            owned=current.owned,
+            layout=self._rows.layout,
+            series_ids=self._rows.index.ids[self._rows.slot_code[slots]].tolist(),
+            last_offsets=self._rows.last_offsets(slots).tolist(),
+            rows=self._rows.pack(slots),
+            base=current.base if current.taken >= len(current.slots) else None,
+        )
+
+    def _run(self) -> None:
+        broken: set[tuple[int, int]] = set()
+        while True:
+            chunk = self._queue.get()
+            if chunk is None:
+                connection.close()
+                self._queue.task_done()
+                return
+            key = (chunk.owned.partition, chunk.owned.epoch)
+            try:
+                if key not in broken:
+                    snapshots.write(chunk)
+                    if chunk.base is not None:
+                        chunk.owned.snapshot_offset = chunk.base
+            except (FencedError, Error) as error:
+                # A round with a hole must not move the base: the rest of it is skipped.
+                log.warning("snapshot.failed partition=%s error=%s", key[0], error)
+                broken.add(key)
+                connection.close()
+                with self._lock:
+                    self._failed.add(key)
+            finally:
+                if chunk.base is not None:
+                    broken.discard(key)
+                self._queue.task_done()
