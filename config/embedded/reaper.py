@@ -42,11 +42,18 @@ def end(watched: dict[int, int]) -> None:
 
 
 def alive(pid: int) -> bool:
+    """Whether the process itself still runs; a zombie that nobody waits for does not."""
     try:
-        os.killpg(pid, 0)
-    except (ProcessLookupError, PermissionError):
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return False
-    return True
+    except PermissionError:
+        return True
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return not os.path.isdir("/proc/self")
 
 
 if __name__ == "__main__":
