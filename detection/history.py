@@ -23,7 +23,13 @@ from detection.scoring import TRUSTED_AFTER, ZoneClock
 from detection.state import StateStore
 from streams.batch import EventBatch
 from streams.codec import Codec
-from streams.connectors.topic import TIMEOUT_S, partitions_of, reader, start_offsets
+from streams.connectors.topic import (
+    TIMEOUT_S,
+    arrivals,
+    partitions_of,
+    reader,
+    start_offsets,
+)
 from streams.errors import BrokerError
 from streams.series import SeriesIndex
 
@@ -91,11 +97,8 @@ def read_events(
             return
         consumer.assign([TopicPartition(topic, p, start) for p, (start, _) in spans.items()])
         left = dict(spans)
-        while left:
+        for got in arrivals(consumer, BATCH, topic):
             began = time.monotonic()
-            got = consumer.consume(BATCH, timeout=TIMEOUT_S)
-            if not got:
-                raise BrokerError(f"the broker sends nothing more of topic {topic}")
             messages: list[Any] = []
             for message in got:
                 partition, offset = message.partition() or 0, message.offset() or 0
@@ -110,6 +113,8 @@ def read_events(
             _drop_finished(consumer, topic, left)
             if messages:
                 yield codec.decode(messages).batch
+            if not left:
+                return
             if share < 1:
                 sleep((time.monotonic() - began) * (1 - share) / share)
     finally:

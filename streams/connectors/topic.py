@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from confluent_kafka import (
@@ -13,7 +14,7 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams.errors import BrokerError
 
@@ -94,16 +95,30 @@ def start_offsets(
     return {p.partition: p.offset for p in found if p.offset not in (-1, OFFSET_INVALID)}
 
 
+def arrivals(consumer: Consumer, most: int, topic: str) -> Iterator[list[Message]]:
+    """Messages as they come, for ever; the caller leaves once it has all it wants.
+
+    Raises:
+        BrokerError: nothing came for a long time, not even the news that an end is reached.
+    """
+    heard = time.monotonic()
+    while True:
+        # `consume` waits for its time-out unless all it was asked for is there: so a short one.
+        got = consumer.consume(most, timeout=0.1)
+        if got:
+            yield got
+            heard = time.monotonic()
+        elif time.monotonic() - heard > TIMEOUT_S:
+            raise BrokerError(f"the broker sends nothing more of topic {topic}")
+
+
 def _read_to_end(consumer: Consumer, starts: list[TopicPartition]) -> list[Message]:
     messages: list[Message] = []
     if not starts:
         return messages
     consumer.assign(starts)
     open_partitions = {start.partition for start in starts}
-    while open_partitions:
-        got = consumer.consume(1_000, timeout=TIMEOUT_S)
-        if not got:
-            break
+    for got in arrivals(consumer, 1_000, starts[0].topic):
         for message in got:
             error = message.error()
             if error is None:
@@ -112,6 +127,8 @@ def _read_to_end(consumer: Consumer, starts: list[TopicPartition]) -> list[Messa
                 open_partitions.discard(message.partition() or 0)
             else:
                 raise BrokerError(error.str())
+        if not open_partitions:
+            break
     return messages
 
 
