@@ -22,9 +22,7 @@ from detection.features import FEATURE_NAMES, FEATURE_VERSION
 MAGIC = b"VIGILMDL"
 FORMAT_VERSION = 1
 LIBRARIES: tuple[str, ...] = ("numpy", "scikit-learn")
-_DTYPES = frozenset(
-    ("<f8", "<f4", "<i8", "<i4", "<i2", "<u8", "<u4", "<u2", "|i1", "|u1", "|b1")
-)
+_DTYPES = frozenset(("<f8", "<f4", "<i8", "<i4", "<i2", "<u8", "<u4", "<u2", "|i1", "|u1", "|b1"))
 
 
 class _Array(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

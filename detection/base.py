@@ -36,14 +36,12 @@ class ScoringInput:
 
     def part(self, start: int, end: int) -> ScoringInput:
         """The events start…end-1, without copying."""
-        return ScoringInput(
-            self.slot[start:end], self.epoch_s[start:end], self.value[start:end]
-        )
+        return ScoringInput(self.slot[start:end], self.epoch_s[start:end], self.value[start:end])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesOutput:
-    """Room for what a series detector says beside its oddness.
+    """Room for what the online detector says beside its oddness (`oddness` holds its own).
 
     `reason` int8[n] (0–6, online.REASONS); `onset` bool[n], the detector's own new alarm;
     `features` float64[n, len(FEATURE_NAMES)]; `expected` float64[n, 3], low, middle, high;

@@ -56,13 +56,13 @@ def combine(oddness: FloatArray, method: str, weights: FloatArray | None = None)
 
 def score_from_oddness(oddness: FloatArray) -> FloatArray:
     """1 − 5^(−o): 0.8 at the alarm level, 0.96 at twice that; nan stays nan."""
-    return 1.0 - np.power(5.0, -oddness)
+    return np.asarray(1.0 - np.power(5.0, -oddness))
 
 
 def oddness_from_score(score: FloatArray) -> FloatArray:
     """The inverse; a score of 1 gives inf."""
     with np.errstate(divide="ignore"):
-        return -np.log(1.0 - score) / np.log(5.0)
+        return np.asarray(-np.log(1.0 - score) / np.log(5.0))
 
 
 @kernel
@@ -103,4 +103,3 @@ def _combine(oddness: FloatArray, method: int, weights: FloatArray, out: FloatAr
 def stack(columns: Sequence[NDArray[np.float64]]) -> FloatArray:
     """Oddness columns float64[n] side by side, [n, d]."""
     return np.ascontiguousarray(np.stack(columns, axis=1))
-

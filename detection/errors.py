@@ -11,11 +11,11 @@ class StateLayoutError(DetectionError):
     """A snapshot row was packed with another layout: start these series cold, and say so."""
 
 
-class UnknownDetector(DetectionError):
+class UnknownDetector(DetectionError):  # noqa: N818
     """No detector is registered under this name: the configuration is wrong."""
 
 
-class NotEnoughData(DetectionError):
+class NotEnoughData(DetectionError):  # noqa: N818
     """Too few rows to train on: keep the present model and try again with more history."""
 
 
@@ -23,9 +23,9 @@ class ArtefactError(DetectionError):
     """A stored model can't be used."""
 
 
-class ArtefactCorrupt(ArtefactError):
+class ArtefactCorrupt(ArtefactError):  # noqa: N818
     """The bytes are not those that were stored: restore the row from a backup or retrain."""
 
 
-class ArtefactIncompatible(ArtefactError):
+class ArtefactIncompatible(ArtefactError):  # noqa: N818
     """Written for other features, another format or another library version: retrain."""

@@ -24,9 +24,18 @@ MODEL_DETECTORS: Mapping[str, type[ModelDetector]] = {
 def create_series_detector(name: str, **params: Any) -> SeriesDetector:
     """An online detector with its settings; UnknownDetector names those there are."""
     try:
-        return SERIES_DETECTORS[name](**params)
+        detector = SERIES_DETECTORS[name]
     except KeyError:
         raise UnknownDetector(_unknown(name, SERIES_DETECTORS)) from None
+    return detector(**params)
+
+
+def series_detectors(
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[SeriesDetector, ...]:
+    """Every online detector, in the registry's order, with its settings where given."""
+    chosen = options or {}
+    return tuple(create_series_detector(name, **chosen.get(name, {})) for name in SERIES_DETECTORS)
 
 
 def model_detector(name: str) -> type[ModelDetector]:

@@ -70,7 +70,7 @@ class StateStore:
         return self._used - len(self._free)
 
     def rows(self, name: str) -> FloatArray:
-        """float64[capacity, width] of a component: ask again after `allocate`, it may have moved."""
+        """float64[capacity, width] of a component: ask again after `allocate`, it moves."""
         for component, rows in zip(self._components, self._rows, strict=True):
             if component.name == name:
                 return rows
@@ -104,9 +104,7 @@ class StateStore:
         """`pack_array`, one bytes object a slot."""
         return [row.tobytes() for row in self.pack_array(slots)]
 
-    def unpack(
-        self, slots: IntArray, rows: Sequence[bytes], layout_id: str | None = None
-    ) -> None:
+    def unpack(self, slots: IntArray, rows: Sequence[bytes], layout_id: str | None = None) -> None:
         """Restore packed rows into allocated slots; StateLayoutError if packed otherwise."""
         self._check(slots)
         if layout_id is not None and layout_id != self.layout_id:

@@ -5,6 +5,7 @@ The kernel gives scikit-learn's own score_samples to 1e-9 at a hundredth of its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -98,9 +99,7 @@ class IsolationForestDetector:
         `contamination` is the share of oddest held-out rows that the calibration leaves out.
         NotEnoughData where fewer than 100 held-out rows remain.
         """
-        from sklearn.ensemble import (  # type: ignore[import-untyped]  # slow: training only
-            IsolationForest,
-        )
+        from sklearn.ensemble import IsolationForest  # slow to import, for training only
 
         kept = len(features) - int(holdout * len(features))
         if kept < 2 or (len(features) - kept) * (1.0 - contamination) < LEAST_ROWS:
@@ -148,14 +147,9 @@ class IsolationForestDetector:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         try:
-            feature, threshold, leaf = (
-                np.ascontiguousarray(arrays[key], dtype)
-                for key, dtype in (
-                    ("feature", np.uint16),
-                    ("threshold", np.float32),
-                    ("leaf", np.float64),
-                )
-            )
+            feature = np.ascontiguousarray(arrays["feature"], np.uint16)
+            threshold = np.ascontiguousarray(arrays["threshold"], np.float32)
+            leaf = np.ascontiguousarray(arrays["leaf"], np.float64)
             normaliser = float(arrays["normaliser"][0])
             columns = int(arrays["columns"][0])
         except KeyError as missing:
@@ -249,4 +243,4 @@ def _average_path(samples: int) -> float:
         return 0.0
     if samples == 2:
         return 1.0
-    return 2.0 * (np.log(samples - 1.0) + _EULER) - 2.0 * (samples - 1.0) / samples
+    return 2.0 * (math.log(samples - 1.0) + _EULER) - 2.0 * (samples - 1.0) / samples

@@ -39,7 +39,8 @@ WEEK_FACTS = DAY_FACTS + 48
 WIDTH = WEEK_FACTS + 168
 
 FEATURES = 10
-LEVEL_VALUE, LEVEL_PAIR, LEVEL_BLOCK, LEVEL_RESIDUAL, LEVEL_SEASON = 0.039, 0.154, 0.083, 0.051, 0.25
+LEVEL_VALUE, LEVEL_PAIR, LEVEL_BLOCK = 0.039, 0.154, 0.083
+LEVEL_RESIDUAL, LEVEL_SEASON = 0.051, 0.25
 HOUR, DAY, WEEK = 3600, 86400, 604800
 NEVER = -1e9
 LARGEST = 1e300  # beyond it sums of a dozen values overflow
@@ -68,7 +69,7 @@ def _widen(row: FloatArray, high: int, low: int, value: float) -> float:
     top -= shrink
     bottom += shrink
     row[high], row[low] = top, bottom
-    return top - bottom + 1e-9 + 1e-6 * abs(top)
+    return float(top - bottom + 1e-9 + 1e-6 * abs(top))
 
 
 @kernel
@@ -81,7 +82,9 @@ def _oldest(row: FloatArray, used: int) -> int:
 
 
 @kernel
-def _novelty(row: FloatArray, base: int, size: int, radius: float, value: float, scale: float) -> float:
+def _novelty(
+    row: FloatArray, base: int, size: int, radius: float, value: float, scale: float
+) -> float:
     """Distance of one value to its nearest prototype; then learn it."""
     count = int(row[size])
     best, at = np.inf, 0
@@ -224,9 +227,16 @@ def _forecast(row: FloatArray, x: float) -> tuple[float, float]:
 
 @kernel
 def _visit(
-    row: FloatArray, bin_at: int, levels: int, facts: int, now: int, x: float, scale: float, week: bool
+    row: FloatArray,
+    bin_at: int,
+    levels: int,
+    facts: int,
+    now: int,
+    x: float,
+    scale: float,
+    week: bool,
 ) -> tuple[float, bool, float]:
-    """(seasonal residual, known, level) of the present bin; a bin's level is learnt on leaving it."""
+    """(seasonal residual, known, level) of the present bin; it is learnt when left."""
     rate, free = (0.2, 2) if week else (0.1, 3)
     left = int(row[bin_at])
     if now != left:
@@ -302,14 +312,14 @@ def _flat_line(row: FloatArray, x: float, scale: float, regime: bool) -> float:
 def _returns(row: FloatArray, at: int, turn: int) -> bool:
     """Whether a fault is usual in this slot of the day or week."""
     packed = np.int64(row[at])
-    return (packed >> 4) & 15 >= 3 and turn - ((packed >> 8) - _DAYS_OFFSET) <= 1
+    return bool((packed >> 4) & 15 >= 3 and turn - ((packed >> 8) - _DAYS_OFFSET) <= 1)
 
 
 @kernel
 def _remember_fault(row: FloatArray, facts: int, slots: int, k: int) -> None:
     for near in range(k - 1, k + 2):
         at, turn = facts + near % slots, near // slots
-        packed = np.int64(row[at])
+        packed = int(row[at])
         count, last = (packed >> 4) & 15, (packed >> 8) - _DAYS_OFFSET
         if turn - last == 1:
             count = min(count + 1, 9)
@@ -358,9 +368,9 @@ def step(
         row[MEAN] = x
         gap = row[GAP]
     k_day, k_week = epoch // 1800, epoch // HOUR
-    usual = (
-        row[GAP] <= 6 * HOUR and _returns(row, DAY_FACTS + k_day % 48, k_day // 48)
-    ) or (row[GAP] <= DAY and _returns(row, WEEK_FACTS + k_week % 168, k_week // 168))
+    usual = (row[GAP] <= 6 * HOUR and _returns(row, DAY_FACTS + k_day % 48, k_day // 48)) or (
+        row[GAP] <= DAY and _returns(row, WEEK_FACTS + k_week % 168, k_week // 168)
+    )
     regime = row[ODD_SHARE] > 0.3
     spread = row[SPREAD]
     normal, nearest = _value_novelty(row, x, scale, regime)

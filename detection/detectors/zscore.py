@@ -75,7 +75,10 @@ class ZScoreDetector:
     def score(
         self, state: FloatArray, inputs: ScoringInput, out: SeriesOutput | None = None
     ) -> FloatArray:
-        """Oddness float64[n]; nan while warming up and for values beyond ±1e150 or no number."""
+        """Oddness float64[n]; nan while warming up and for values beyond ±1e150 or no number.
+
+        Leaves `out` as it is.
+        """
         check_slots(state, inputs)
         oddness = np.empty(len(inputs))
         _run(
@@ -87,6 +90,4 @@ class ZScoreDetector:
             int(self.warm_up),
             oddness,
         )
-        if out is not None:
-            out.oddness[:] = oddness
         return oddness
