@@ -19,7 +19,7 @@ DEFAULT_METHOD = "max"
 # Gains of the default ensemble. The online detector was calibrated by its onsets; the others are
 # second opinions, which alarm on their own only when they are this much over their own level. A
 # z-score of 3 is common in healthy metrics: on NAB's DEV files a gain of 1/3 costs 4 points, and
-# one of 1/8 (|z| ≥ 24, more than a spike that comes back can reach) none.
+# one of 1/8 (|z| ≥ 24, about what a spike that soon comes back can reach) none.
 DEFAULT_WEIGHTS: Mapping[str, float] = {
     "online": 1.0,
     "zscore": 1 / 8,

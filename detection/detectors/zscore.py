@@ -53,7 +53,8 @@ class ZScoreDetector:
     of the value itself: the online detector already judges forecast residuals, and a second
     opinion should err elsewhere. A value is judged before it is learnt, and learnt in full: with
     outliers held back a spiky series never gets a deviation that fits it. A spike that comes back
-    reaches at most |z| = 1/√rate (22 by default) as long as it is remembered.
+    at once reaches at most |z| = 1/√rate, 22 by default, and after n events (1 − rate)^(−n/2)
+    times that.
     """
 
     name = "zscore"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from detection.base import FloatArray, IntArray
+from detection.detectors import online_kernel
 from detection.detectors.online import REASONS, OnlineDetector
 from detection.features import FEATURE_NAMES
 from tests.detection import series
@@ -56,9 +57,7 @@ def test_cases_reach_every_reason_and_onsets() -> None:
     reasons: set[int] = set()
     onsets = 0
     for make, n, period_s in CASES.values():
-        oddness, out = series.score_alone(
-            OnlineDetector(), series.regular(n, period_s), make(n, 7)
-        )
+        oddness, out = series.score_alone(OnlineDetector(), series.regular(n, period_s), make(n, 7))
         reasons |= set(out.reason[(oddness >= 1.0) | out.onset].tolist())
         onsets += int(out.onset.sum())
     assert reasons == set(range(len(REASONS)))
@@ -94,6 +93,10 @@ def test_features_stay_finite_and_bounded_whatever_comes(height: float) -> None:
     assert np.isfinite(out.features).all()
     assert np.abs(out.features).max() <= 10.0
     assert np.isfinite(oddness[30:]).all()
+
+
+def test_kernel_fills_every_named_feature() -> None:
+    assert online_kernel.FEATURES == len(FEATURE_NAMES)
 
 
 def test_features_are_free_of_the_scale() -> None:

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detection.base import FloatArray
+from detection.errors import ArtefactCorrupt, NotEnoughData, UnknownDetector
+from detection.features import FEATURE_NAMES
+from detection.registry import create_series_detector, series_detectors
+from detection.training import restore, train
+
+
+def history(n: int = 3000) -> FloatArray:
+    return np.random.default_rng(4).normal(0, 1, (n, len(FEATURE_NAMES)))
+
+
+def test_equal_history_and_seed_give_equal_bytes() -> None:
+    params = {"n_estimators": 20}
+    first = train("isolation_forest", history(), seed=7, params=params)
+    again = train("isolation_forest", history(), seed=7, params=params)
+    other = train("isolation_forest", history(), seed=8, params=params)
+    assert first.payload == again.payload
+    assert first.sha256 == again.sha256 != other.sha256
+
+
+def test_a_stored_model_scores_as_the_trained_one() -> None:
+    trained = train(
+        "isolation_forest",
+        history(),
+        seed=7,
+        params={"n_estimators": 20},
+        provenance={"stream": "metrics"},
+    )
+    detector, manifest = restore(trained.payload, trained.sha256)
+    rows = history(100)
+    assert detector.oddness(rows).tobytes() == trained.detector.oddness(rows).tobytes()
+    assert manifest == trained.manifest
+    assert manifest["stream"] == "metrics"
+    assert manifest["rows_used"] == 3000
+    with pytest.raises(ArtefactCorrupt):
+        restore(trained.payload[:-1] + b"?", trained.sha256)
+
+
+def test_confirmed_anomalies_and_broken_rows_are_left_out() -> None:
+    rows = history()
+    rows[10] = np.nan
+    excluded = np.zeros(3000, np.bool_)
+    excluded[100:600] = True
+    params = {"n_estimators": 5}
+    trained = train("isolation_forest", rows, seed=1, excluded=excluded, params=params)
+    assert trained.manifest["rows_excluded"] == 501
+    clean = train("isolation_forest", rows[~excluded][np.arange(2500) != 10], seed=1, params=params)
+    probe = history(50)
+    np.testing.assert_array_equal(trained.detector.oddness(probe), clean.detector.oddness(probe))
+
+
+def test_the_number_of_rows_is_capped() -> None:
+    trained = train("isolation_forest", history(), seed=1, most_rows=1000)
+    assert trained.manifest["rows_used"] == 1000
+    assert trained.manifest["rows_given"] == 3000
+
+
+def test_too_few_rows_are_refused() -> None:
+    with pytest.raises(NotEnoughData):
+        train("isolation_forest", history(50), seed=1)
+
+
+def test_unknown_detectors_name_the_known_ones() -> None:
+    with pytest.raises(UnknownDetector, match="isolation_forest"):
+        train("magic", history(), seed=1)
+    with pytest.raises(UnknownDetector, match="online, zscore"):
+        create_series_detector("magic")
+
+
+def test_online_detectors_take_their_settings() -> None:
+    detectors = {d.name: d for d in series_detectors({"zscore": {"threshold": 4.0}})}
+    assert set(detectors) == {"online", "zscore"}
+    assert vars(detectors["zscore"])["threshold"] == 4.0
