@@ -96,7 +96,7 @@ def test_features_stay_finite_and_bounded_whatever_comes(height: float) -> None:
 
 
 def test_kernel_fills_every_named_feature() -> None:
-    assert online_kernel.FEATURES == len(FEATURE_NAMES)
+    assert len(FEATURE_NAMES) == online_kernel.FEATURES
 
 
 def test_features_are_free_of_the_scale() -> None:
