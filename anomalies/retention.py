@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.db import connection
 from django.db.models import ProtectedError
@@ -16,7 +17,7 @@ CHUNK = 5_000
 _OLD_CANDIDATES = """
 DELETE FROM anomalies_candidate WHERE ctid = ANY (ARRAY(
     SELECT c.ctid FROM anomalies_candidate c JOIN streams_series s ON s.id = c.series_id
-     WHERE c.event_at < LEAST(%(now)s, COALESCE(s.last_event_at, %(now)s)) - %(age)s
+     WHERE c.event_at < LEAST(%(now)s, COALESCE(s.last_event_at, %(now)s)) - make_interval(secs => %(age_s)s)
      LIMIT %(chunk)s))
 """
 
@@ -46,7 +47,7 @@ def _drop_anomalies(before: dt.datetime, dropped: Dropped) -> None:
     old = Anomaly.objects.filter(
         stored_at__lt=before, state=Anomaly.State.CLOSED, label=Anomaly.Label.NONE
     ).order_by("stored_at", "pk")
-    kept: list[object] = []
+    kept: list[UUID] = []
     while True:
         keys = list(old.exclude(pk__in=kept).values_list("pk", flat=True)[:CHUNK])
         if not keys:
@@ -68,10 +69,13 @@ def _drop_candidates(now: dt.datetime, age: dt.timedelta) -> int:
     total = 0
     while True:
         with connection.cursor() as cursor:
-            cursor.execute(_OLD_CANDIDATES, {"now": now, "age": age, "chunk": CHUNK})
-            total += cursor.rowcount
-            if cursor.rowcount < CHUNK:
-                return total
+            cursor.execute(
+                _OLD_CANDIDATES, {"now": now, "age_s": age.total_seconds(), "chunk": CHUNK}
+            )
+            gone = int(cursor.rowcount)
+        total += gone
+        if gone < CHUNK:
+            return total
 
 
 def _drop_outbox(before: dt.datetime) -> int:

@@ -50,6 +50,21 @@ class Interval:
     end_us: int
 
 
+Provider = Callable[[str], Sequence[Interval]]  # of a stream's name
+_providers: list[Provider] = []
+
+
+def leave_out(provider: Provider) -> None:
+    """Let an app downstream name what no model may learn; each provider counts once."""
+    if provider not in _providers:
+        _providers.append(provider)
+
+
+def left_out(stream: str) -> list[Interval]:
+    """All that training of this stream leaves out."""
+    return [interval for provider in _providers for interval in provider(stream)]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingRows:
     """Feature rows in the order of time, and where they came from.

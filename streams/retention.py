@@ -30,7 +30,7 @@ SELECT c.relname FROM pg_inherits i
 _OLD_DEFAULT = """
 DELETE FROM streams_rollup_default WHERE ctid = ANY (ARRAY(
     SELECT r.ctid FROM streams_rollup_default r JOIN streams_series s ON s.id = r.series_id
-     WHERE r.minute < LEAST(%(now)s, COALESCE(s.last_event_at, %(now)s)) - %(age)s
+     WHERE r.minute < LEAST(%(now)s, COALESCE(s.last_event_at, %(now)s)) - make_interval(secs => %(age_s)s)
      LIMIT %(chunk)s))
 """
 
@@ -89,10 +89,11 @@ def _prune_default(now: dt.datetime, age: dt.timedelta) -> int:
     total = 0
     while True:
         with connection.cursor() as cursor:
-            cursor.execute(_OLD_DEFAULT, {"now": now, "age": age, "chunk": CHUNK})
-            total += cursor.rowcount
-            if cursor.rowcount < CHUNK:
-                return total
+            cursor.execute(_OLD_DEFAULT, {"now": now, "age_s": age.total_seconds(), "chunk": CHUNK})
+            gone = int(cursor.rowcount)
+        total += gone
+        if gone < CHUNK:
+            return total
 
 
 def _delete(rows: QuerySet[Any, Any]) -> int:

@@ -53,6 +53,21 @@ def partitions_of(client: Mapping[str, Any], topic: str) -> list[int]:
     return sorted(_metadata(AdminClient(dict(client)), client).get(topic, ()))
 
 
+def event_counts(client: Mapping[str, Any], topic: str) -> dict[int, int]:
+    """How many messages each partition holds; empty where there is no such topic."""
+    consumer = reader(client)
+    try:
+        spans = {
+            partition: consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=TIMEOUT_S
+            )
+            for partition in partitions_of(client, topic)
+        }
+    finally:
+        consumer.close()
+    return {partition: high - low for partition, (low, high) in spans.items()}
+
+
 def reader(client: Mapping[str, Any], **more: Any) -> Consumer:
     """A consumer outside of any group: it commits nothing and takes no partition from anybody."""
     return Consumer(

@@ -1,0 +1,41 @@
+"""`manage.py promote ID`: makes a stored model the one that scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from detection import model_store
+from detection.errors import ArtefactError
+from detection.models import ModelVersion
+from streams.connectors.options import count
+
+
+class Command(BaseCommand):
+    """An older version works as well: that is how a model is rolled back."""
+
+    help = "Make a stored model the champion of its stream; an older one rolls back."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("id", type=count, help="as `manage.py models` lists it")
+
+    def handle(self, *args: Any, **given: Any) -> None:
+        try:
+            before = ModelVersion.objects.defer("artefact").get(pk=given["id"])
+            was = model_store.champion(before.stream, before.metric, before.algorithm)
+            model = model_store.promote(given["id"])
+        except ModelVersion.DoesNotExist:
+            raise CommandError(
+                f"there is no model with the id {given['id']}; `manage.py models` lists them"
+            ) from None
+        except ArtefactError as error:
+            raise CommandError(f"it stays as it was. {error}") from error
+        name = model_store.describe(model)
+        if was is not None and was.pk == model.pk:
+            self.stdout.write(f"{name} is the champion already")
+        else:
+            instead = f" in place of v{was.version}" if was else ""
+            self.stdout.write(
+                f"{name} is the champion{instead}; running consumers take it up within seconds"
+            )

@@ -1,0 +1,142 @@
+"""Background training: looks often, trains only what is due, and never two at once."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+from celery import shared_task
+from django.conf import settings
+
+from detection import model_store, training_run
+from detection.history import left_out
+from detection.models import ModelVersion, TrainingRun
+from detection.registry import MODEL_DETECTORS
+from detection.training_run import Order, Promote, TrainingBusyError
+from streams.connectors.topic import event_counts
+from streams.errors import BrokerError
+from streams.models import Stream
+
+log = logging.getLogger(__name__)
+
+GROWTH = 4  # times the events of its champion: a model from the first minutes soon gets a better
+
+
+@shared_task(name="detection.tasks.train_models", queue="training", ignore_result=True)
+def train_models(
+    stream: str | None = None,
+    metric: str = "",
+    algorithm: str | None = None,
+    since_hours: float | None = None,
+    max_age_hours: float = 24.0,
+    promote: str = "first",
+    seed: int = 0,
+    force: bool = False,
+) -> list[str]:
+    """Train what is due: no model yet, the champion too old, or history grown fourfold since.
+
+    The first model and one that replaces a champion of scant history are promoted at once, others
+    wait for `manage.py promote`, unless ``promote`` is "always" or "never". ``force`` trains
+    whatever the champion's age. Returns a line for each model looked at.
+    """
+    client = settings.VIGIL.kafka.client_config() | {"log_level": 2}
+    said: list[str] = []
+    try:
+        with training_run.lease():
+            for order in _orders(stream, metric, algorithm, seed):
+                since = None if since_hours is None else dt.timedelta(hours=since_hours)
+                wanted = "always" if force else _due(order, client, max_age_hours)
+                if not wanted:
+                    continue
+                chosen = promote if promote != "first" or force else wanted
+                said.append(_train(order, since, cast(Promote, chosen), client))
+    except TrainingBusyError as error:
+        said.append(str(error))
+    for line in said:
+        log.info("training: %s", line)
+    return said
+
+
+def _orders(stream: str | None, metric: str, algorithm: str | None, seed: int) -> Iterator[Order]:
+    detectors = settings.VIGIL.anomaly_detection.detectors
+    names = [algorithm] if algorithm else [n for n in detectors.enabled if n in MODEL_DETECTORS]
+    rows = Stream.objects.order_by("pk")
+    for row in rows.filter(name=stream) if stream else rows:
+        for name in names:
+            yield Order(
+                stream=row,
+                algorithm=name,
+                metric=metric,
+                seed=seed,
+                params=params_of(settings.VIGIL, name),
+                exclude=left_out(row.name),
+            )
+
+
+def params_of(config: Any, algorithm: str) -> dict[str, Any]:
+    """The configuration's settings of a stored model; empty where it has none."""
+    section = getattr(config.anomaly_detection.detectors, algorithm, None)
+    return {} if section is None else section.model_dump(mode="json", exclude={"enabled"})
+
+
+def _due(order: Order, client: dict[str, Any], max_age_hours: float) -> str:
+    """Empty where nothing is due, else how its model is promoted."""
+    champion = model_store.champion(order.stream, order.metric, order.algorithm)
+    try:
+        events = sum(event_counts(client, order.stream.topic).values())
+    except BrokerError as error:
+        log.warning("training: %s", error)
+        return ""
+    if events == 0:
+        return ""
+    if champion is None:
+        return "first" if _worth_another_try(order, events) else ""
+    newest = _newest(order)
+    learnt = sum(end - start for start, end in newest.manifest.get("offsets", {}).values())
+    if learnt and GROWTH * learnt <= min(events, order.max_events):
+        return "always"
+    age = dt.datetime.now(dt.UTC) - newest.created_at
+    return "first" if age >= dt.timedelta(hours=max_age_hours) else ""
+
+
+def _newest(order: Order) -> ModelVersion:
+    line = ModelVersion.objects.filter(
+        stream=order.stream, metric=order.metric, algorithm=order.algorithm
+    )
+    return line.defer("artefact").latest("version")
+
+
+def _worth_another_try(order: Order, events: int) -> bool:
+    """After an attempt in vain only with a fifth more events, or an hour after a failure."""
+    last = (
+        TrainingRun.objects.filter(
+            stream=order.stream, metric=order.metric, algorithm=order.algorithm
+        )
+        .order_by("-pk")
+        .first()
+    )
+    if last is None or last.status == TrainingRun.Status.DONE:
+        return True
+    if last.status == TrainingRun.Status.SKIPPED:
+        return events >= 1.2 * int(last.params.get("events", 0))
+    return _older(last, hours=1)
+
+
+def _older(run: TrainingRun, hours: float) -> bool:
+    return dt.datetime.now(dt.UTC) - run.started_at >= dt.timedelta(hours=hours)
+
+
+def _train(
+    order: Order, since: dt.timedelta | None, promote: Promote, client: dict[str, Any]
+) -> str:
+    outcome = training_run.run(replace(order, since=since, promote=promote), client)
+    if outcome.model is None:
+        return f"{order.algorithm} of {order.stream.name}: {outcome.run.reason}"
+    state = "champion" if outcome.promoted else "candidate"
+    return (
+        f"{model_store.describe(outcome.model)}: {state}, {len(outcome.rows or ()):,} rows "
+        f"in {outcome.took_s:.1f} s"
+    )
