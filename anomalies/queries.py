@@ -1,0 +1,393 @@
+"""The read side of anomalies: filters from the URL, keyset pages, lanes, and the pipeline's figures."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import Count, Max, Min, Q, QuerySet, Sum
+from django.db.models.functions import Coalesce
+
+from anomalies.models import Anomaly, Severity
+from detection.models import ModelVersion
+from streams.models import ConsumerStatus, DeadLetter, PartitionOffset, PipelineStat, Series
+from streams.ranges import Range
+
+CONSUMER_ALIVE_S = 15
+LANES = 12
+LANE_CELLS = 48
+LANE_COLUMNS = {"source": "a.source", "metric": "a.metric", "stream": "coalesce(t.name, 'manual')"}
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a list of anomalies is narrowed to; every field unset shows all."""
+
+    source: str = ""
+    metric: str = ""
+    stream: str = ""
+    severity: int | None = None
+    anomaly_type: str = ""
+    label: str = ""
+    state: str = ""
+    score: float | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def apply(self, anomalies: QuerySet[Anomaly]) -> QuerySet[Anomaly]:
+        for name in ("source", "metric", "state", "anomaly_type"):
+            if value := getattr(self, name):
+                anomalies = anomalies.filter(**{name: value})
+        if self.stream:
+            anomalies = anomalies.filter(stream__name=self.stream)
+        if self.severity:
+            anomalies = anomalies.filter(severity__gte=self.severity)
+        if self.score is not None:
+            anomalies = anomalies.filter(Q(peak_score__gte=self.score) | Q(score__gte=self.score))
+        if self.start:
+            anomalies = anomalies.filter(onset_at__gte=self.start)
+        if self.end:
+            anomalies = anomalies.filter(onset_at__lt=self.end)
+        return anomalies.filter(label_condition(self.label))
+
+
+def label_condition(label: str) -> Q:
+    """`none`, `not_false_alarm` and `any` beside the labels themselves."""
+    if label == "none":
+        return Q(label="")
+    if label == "not_false_alarm":
+        return ~Q(label=Anomaly.Label.FALSE_ALARM)
+    if label in Anomaly.Label.values and label:
+        return Q(label=label)
+    return Q()
+
+
+# ---- Pages of anomalies -------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page, newest first; the cursors lead to the pages beside it."""
+
+    rows: list[Anomaly]
+    older: str | None
+    newer: str | None
+
+
+def cursor_of(anomaly: Anomaly) -> str:
+    text = f"{anomaly.onset_at.isoformat()}|{anomaly.pk}"
+    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_cursor(text: str) -> tuple[datetime, UUID] | None:
+    """The place a cursor names, or None where it is not one of ours."""
+    try:
+        at, _, pk = urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition("|")
+        moment = datetime.fromisoformat(at)
+        return (moment, UUID(pk)) if moment.tzinfo else None
+    except (ValueError, UnicodeDecodeError):
+        return None
+
+
+def page_of(filters: Filters, *, before: str = "", after: str = "", size: int = 50) -> Page:
+    """The `size` anomalies before or after a cursor; keyset, so page 1,000 costs what page 1 does."""
+    found = filters.apply(Anomaly.objects.select_related("stream")).defer(
+        "context", "features", "detectors", "models_used"
+    )
+    older, newer = read_cursor(before), read_cursor(after)
+    if newer:
+        rows = list(found.filter(_newer_than(*newer)).order_by("onset_at", "id")[: size + 1])
+        more = len(rows) > size
+        rows = rows[:size][::-1]
+        return Page(rows, cursor_of(rows[-1]) if rows else None, _cursor(rows, 0, more))
+    if older:
+        found = found.filter(_older_than(*older))
+    rows = list(found.order_by("-onset_at", "-id")[: size + 1])
+    more = len(rows) > size
+    rows = rows[:size]
+    return Page(rows, _cursor(rows, -1, more), _cursor(rows, 0, older is not None))
+
+
+def neighbours(anomaly: Anomaly, filters: Filters) -> tuple[UUID | None, UUID | None]:
+    """The next newer and the next older anomaly in the filtered list."""
+    found = filters.apply(Anomaly.objects.all())
+    place = anomaly.onset_at, anomaly.pk
+    newer = found.filter(_newer_than(*place)).order_by("onset_at", "id")
+    older = found.filter(_older_than(*place)).order_by("-onset_at", "-id")
+    return newer.values_list("pk", flat=True).first(), older.values_list("pk", flat=True).first()
+
+
+def _newer_than(at: datetime, pk: UUID) -> Q:
+    return Q(onset_at__gt=at) | Q(onset_at=at, id__gt=pk)
+
+
+def _older_than(at: datetime, pk: UUID) -> Q:
+    # The first condition repeats the second's range, so that the index is entered at the place.
+    return Q(onset_at__lte=at) & (Q(onset_at__lt=at) | Q(id__lt=pk))
+
+
+def _cursor(rows: list[Anomaly], i: int, wanted: bool) -> str | None:
+    return cursor_of(rows[i]) if rows and wanted else None
+
+
+# ---- Lanes: anomalies by source and time --------------------------------------------------------
+@dataclass(slots=True)
+class Cell:
+    """One lane's bucket; severity 0 is none."""
+
+    start: datetime
+    end: datetime
+    severity: int = 0
+    score: float = 0.0
+    count: int = 0
+    lesser: bool = False
+
+
+@dataclass(slots=True)
+class Lane:
+    name: str
+    cells: list[Cell]
+    note: str = ""
+    count: int = 0
+    score: float = 0.0
+    severity: int = 0
+
+    def add(self, i: int, severity: int, score: float, count: int) -> None:
+        cell = self.cells[i]
+        cell.severity, cell.score = max(cell.severity, severity), max(cell.score, score)
+        cell.count += count
+        self.count += count
+        self.severity, self.score = max(self.severity, severity), max(self.score, score)
+
+    @property
+    def recent(self) -> tuple[int, float, int]:
+        """What lanes are ordered by: the worst of the last eighth first, then the worst of all."""
+        last = max((c.severity for c in self.cells[-LANE_CELLS // 8 :]), default=0)
+        return last * 2 + self.severity, self.score, self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    total: Lane
+    lanes: list[Lane]
+    known: int
+    bucket_s: float
+
+
+def lanes(span: Range, by: str, *, stream: str = "", severity: int | None = None,
+          label: str = "") -> Lanes:  # fmt: skip
+    """The greatest score per bucket for the twelve groups that matter most now."""
+    column = LANE_COLUMNS[by]
+    bucket = span.seconds / LANE_CELLS
+    where, values = ["a.onset_at >= %(start)s", "a.onset_at < %(end)s"], {
+        "start": span.start, "end": span.end, "bucket": bucket,
+        "stream": stream, "severity": severity or 0, "label": label,
+    }  # fmt: skip
+    if stream:
+        where.append("t.name = %(stream)s")
+    if severity:
+        where.append("a.severity >= %(severity)s")
+    if label == "not_false_alarm":
+        where.append("a.label <> 'false_alarm'")
+    elif label == "none":
+        where.append("a.label = ''")
+    elif label:
+        where.append("a.label = %(label)s")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""SELECT {column} AS name, min(t.name),
+                       least({LANE_CELLS - 1}, floor(extract(epoch FROM a.onset_at - %(start)s)
+                             / %(bucket)s))::int AS i,
+                       max(a.severity), max(coalesce(a.peak_score, a.score, 0)), count(*)
+                  FROM anomalies_anomaly a LEFT JOIN streams_stream t ON t.id = a.stream_id
+                 WHERE {" AND ".join(where)} GROUP BY 1, 3""",  # noqa: S608  (columns are ours)
+            values,
+        )
+        rows = cursor.fetchall()
+    total = Lane("", _cells(span, bucket))
+    found: dict[str, Lane] = {}
+    for name, stream_name, i, worst, score, count in rows:
+        if name not in found:
+            note = (stream_name or "") if by == "source" else ""
+            found[name] = Lane(name, _cells(span, bucket), note)
+        found[name].add(i, worst, score, count)
+        total.add(i, worst, score, count)
+    chosen = sorted(found.values(), key=lambda lane: lane.recent, reverse=True)[:LANES]
+    for lane in (total, *chosen):
+        _mark_lesser(lane.cells)
+    return Lanes(total, chosen, len(found), bucket)
+
+
+def _cells(span: Range, bucket: float) -> list[Cell]:
+    starts = [span.start + timedelta(seconds=bucket * i) for i in range(LANE_CELLS)]
+    return [Cell(start, start + timedelta(seconds=bucket)) for start in starts]
+
+
+def _mark_lesser(cells: list[Cell]) -> None:
+    """Of each pair the lesser: a phone shows only the worse one."""
+    for a, b in zip(cells[::2], cells[1::2], strict=True):
+        (a if a.score < b.score else b).lesser = True
+
+
+# ---- The pipeline's figures ---------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What the consumers say of themselves now; dead ones don't count."""
+
+    alive: int
+    known: int
+    events_per_s: float
+    lag: int
+    latency_p95_ms: float | None
+    partitions: int
+    memory_mb: float
+
+
+def pulse(now: datetime) -> Pulse:
+    rows = list(ConsumerStatus.objects.filter(beat_at__gte=now - timedelta(minutes=10)))
+    alive = [r for r in rows if r.beat_at >= now - timedelta(seconds=CONSUMER_ALIVE_S)]
+    alive = [r for r in alive if r.state != "stopped"]
+    known = [r for r in rows if r.state != "stopped"]
+    latencies = [r.latency_p95_ms for r in alive if r.latency_p95_ms is not None]
+    return Pulse(
+        len(alive), len(known), sum(r.events_per_s for r in alive), sum(r.lag for r in alive),
+        max(latencies, default=None), sum(len(r.partitions or []) for r in alive),
+        sum(r.rss_mb for r in alive),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ShellCounts:
+    """The sidebar's figures, read with each page."""
+
+    urgent: int
+    dead_letters: int
+    consumers: Pulse
+
+
+COUNT_LIMIT = 1_000
+
+
+def shell_counts(now: datetime) -> ShellCounts:
+    urgent = Anomaly.objects.filter(severity__gte=Severity.HIGH, label="")
+    # Counted up to a bound: the sidebar says "999+", and a million rows are not its business.
+    waiting = DeadLetter.objects.filter(state=DeadLetter.State.WAITING)
+    return ShellCounts(
+        urgent.order_by()[:COUNT_LIMIT].count(), waiting[:COUNT_LIMIT].count(), pulse(now)
+    )
+
+
+def whole_span() -> tuple[datetime, datetime] | None:
+    found = Series.objects.aggregate(first=Min("first_event_at"), last=Max("last_event_at"))
+    return (found["first"], found["last"]) if found["first"] and found["last"] else None
+
+
+def events_seen() -> int:
+    return PartitionOffset.objects.aggregate(n=Sum("events"))["n"] or 0
+
+
+def statistics(now: datetime) -> dict[str, Any]:
+    """Totals, rates, latency, anomaly rate, per source and metric, and the models' metrics."""
+    offsets = PartitionOffset.objects.aggregate(events=Sum("events"), rejects=Sum("rejects"))
+    events, rejects = offsets["events"] or 0, offsets["rejects"] or 0
+    recent = PipelineStat.objects.filter(minute__gte=now - timedelta(hours=24)).aggregate(
+        events=Sum("events"), anomalies=Sum("anomalies"), rejects=Sum("rejects")
+    )
+    last_day = {name: recent[name] or 0 for name in ("events", "anomalies", "rejects")}
+    anomalies = Anomaly.objects.aggregate(
+        total=Count("id"), open=Count("id", filter=Q(state=Anomaly.State.OPEN)),
+        manual=Count("id", filter=Q(origin=Anomaly.Origin.MANUAL)),
+    )  # fmt: skip
+    detected = anomalies["total"] - anomalies["manual"]
+    now_is = pulse(now)
+    return {
+        "at": now.isoformat().replace("+00:00", "Z"),
+        "totals": {
+            "events": events, "rejects": rejects, "anomalies": anomalies["total"],
+            "open_anomalies": anomalies["open"], "manual_reports": anomalies["manual"],
+            "series": Series.objects.count(),
+            "dead_letters_waiting": DeadLetter.objects.filter(
+                state=DeadLetter.State.WAITING
+            ).count(),
+        },
+        "rates": {
+            "events_per_s": now_is.events_per_s,
+            "anomaly_rate": detected / events if events else None,
+            "error_rate": rejects / (events + rejects) if events + rejects else None,
+            "last_24_h": last_day,
+        },
+        "latency_p95_ms": now_is.latency_p95_ms,
+        "lag": now_is.lag,
+        "consumers": {"alive": now_is.alive, "partitions": now_is.partitions,
+                      "memory_mb": round(now_is.memory_mb, 1)},
+        "by_source": _groups("source"),
+        "by_metric": _groups("metric"),
+        "by_severity": _by_severity(),
+        "by_type": _by("anomaly_type"),
+        "labels": _by("label", empty="none"),
+        "models": _models(),
+    }  # fmt: skip
+
+
+def _groups(column: str) -> list[dict[str, Any]]:
+    """The hundred groups with most anomalies, then those with most events."""
+    odd = (
+        Anomaly.objects.order_by().values(column)
+        .annotate(n=Count("id"), worst=Max(Coalesce("peak_score", "score")), last=Max("onset_at"))
+        .order_by("-n")[:100]
+    )  # fmt: skip
+    found = {row[column]: row for row in odd}
+    events = {
+        row[column]: row
+        for row in Series.objects.order_by().values(column)
+        .annotate(n=Sum("events"), series=Count("id")).order_by("-n")[:1_000]
+    }  # fmt: skip
+    names = [*found, *(name for name in events if name not in found)][:100]
+    groups = []
+    for name in names:
+        row, counted = found.get(name), events.get(name)
+        n = (counted or {}).get("n") or 0
+        groups.append({
+            column: name, "events": n, "series": (counted or {}).get("series", 0),
+            "anomalies": row["n"] if row else 0,
+            "anomaly_rate": row["n"] / n if row and n else (None if row else 0.0),
+            "max_score": row["worst"] if row else None,
+            "last_anomaly": row["last"].isoformat() if row and row["last"] else None,
+        })  # fmt: skip
+    return groups
+
+
+def _by_severity() -> dict[str, int]:
+    rows = Anomaly.objects.order_by().values_list("severity").annotate(n=Count("id"))
+    counted = dict(rows)
+    return {str(level.label): counted.get(level.value, 0) for level in Severity}
+
+
+def _by(column: str, empty: str = "") -> dict[str, int]:
+    rows = Anomaly.objects.order_by().values_list(column).annotate(n=Count("id")).order_by("-n")
+    return {(name or empty): n for name, n in rows[:50]}
+
+
+def _models() -> list[dict[str, Any]]:
+    serving = ModelVersion.objects.filter(
+        state__in=[ModelVersion.State.CHAMPION, ModelVersion.State.CHALLENGER]
+    ).select_related("stream").defer("artefact").order_by("stream__name", "metric", "algorithm")  # fmt: skip
+    return [
+        {
+            "algorithm": model.algorithm, "version": model.version, "state": model.state,
+            "stream": model.stream.name, "metric": model.metric or None, "sha256": model.sha256,
+            "trained_at": model.created_at.isoformat(),
+            "metrics": model.manifest.get("metrics", {}),
+        }
+        for model in serving[:100]
+    ]  # fmt: skip
+
+
+def typical_gap_s(series: Series) -> float | None:
+    """Seconds between a series' events on average, for "every 10 s"."""
+    if not (series.first_event_at and series.last_event_at) or series.events < 2:
+        return None
+    return (series.last_event_at - series.first_event_at).total_seconds() / (series.events - 1)
+

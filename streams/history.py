@@ -1,0 +1,169 @@
+"""The read side of rollups: a series' past, downsampled by its least and largest values.
+
+A mean alone would hide the one event that mattered, so each bucket carries both ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from statistics import median
+from typing import Any
+
+from django.db import connection
+
+from streams.models import PipelineStat, Series
+from streams.ranges import Range, step_for
+
+CHART_POINTS = 340
+SPARK_POINTS = 48
+
+_LINE = """
+SELECT (floor(extract(epoch FROM minute) / %(step)s) * %(step)s)::bigint AS bucket,
+       sum(count), min(min), max(max), sum(mean * count) / nullif(sum(count), 0),
+       avg(expected_low), avg(expected_mid), avg(expected_high), max(max_score)
+  FROM streams_rollup
+ WHERE series_id = %(series)s AND minute >= %(start)s AND minute < %(end)s
+ GROUP BY bucket ORDER BY bucket
+"""
+_SPARKS = """
+SELECT r.series_id,
+       (floor(extract(epoch FROM r.minute) / 1800) * 1800)::bigint AS bucket,
+       sum(r.mean * r.count) / nullif(sum(r.count), 0)
+  FROM streams_rollup r JOIN streams_series s ON s.id = r.series_id
+ WHERE r.series_id = ANY(%(series)s) AND r.minute >= %(start)s
+   AND r.minute >= s.last_event_at - interval '24 hours' AND r.minute <= s.last_event_at
+ GROUP BY r.series_id, bucket ORDER BY r.series_id, bucket
+"""
+
+
+@dataclass(slots=True)
+class Line:
+    """Columns of one chart, oldest first; a null row stands in each gap, so that gaps stay gaps."""
+
+    step_s: int
+    t: list[float] = field(default_factory=list)
+    mean: list[float | None] = field(default_factory=list)
+    min: list[float | None] = field(default_factory=list)
+    max: list[float | None] = field(default_factory=list)
+    low: list[float | None] = field(default_factory=list)
+    mid: list[float | None] = field(default_factory=list)
+    high: list[float | None] = field(default_factory=list)
+    events: int = 0
+
+    def add(self, t: float, values: Sequence[float | None]) -> None:
+        self.t.append(t)
+        for column, value in zip(self._columns(), values, strict=True):
+            column.append(value)
+
+    def as_json(self) -> dict[str, Any]:
+        names = ("mean", "min", "max", "low", "mid", "high")
+        columns = {name: _rounded(getattr(self, name)) for name in names}
+        return {"t": self.t, "step_s": self.step_s, **columns}
+
+    def _columns(self) -> tuple[list[float | None], ...]:
+        return self.mean, self.min, self.max, self.low, self.mid, self.high
+
+
+def series_line(
+    series_id: int, span: Range, *, raw: Sequence[Sequence[float]] = (), points: int = CHART_POINTS
+) -> Line:
+    """What the rollups say of a series in `span`; `raw` [[epoch ms, value], …] is shown as it is.
+
+    The raw points take the place of the buckets they cover, with those buckets' bands.
+    """
+    step = step_for(span.seconds, points)
+    rows = _rows(series_id, span, step)
+    line = Line(step, events=sum(int(row[1]) for row in rows))
+    shown = [(p[0] / 1000, float(p[1])) for p in raw] if step == 60 else []
+    shown = [p for p in shown if span.start.timestamp() <= p[0] < span.end.timestamp()]
+    first, last = (shown[0][0], shown[-1][0]) if shown else (0.0, -1.0)
+    bands = {int(row[0]): row[5:8] for row in rows}
+    merged: list[tuple[float, tuple[float | None, ...]]] = []
+    for row in rows:
+        # Buckets are drawn at their middle; those that the raw points cover give way to them.
+        if not (first - step < row[0] <= last):
+            merged.append((row[0] + step / 2, (row[4], row[2], row[3], *row[5:8])))
+    for at, value in shown:
+        band = bands.get(int(at // step) * step) or (None, None, None)
+        merged.append((at, (value, value, value, *band)))
+    merged.sort(key=lambda point: point[0])
+    _with_gaps(line, merged)
+    return line
+
+
+def sparks(series: Iterable[Series]) -> dict[int, list[float]]:
+    """Half-hour means of each series' last 24 hours of its own event time, in one query."""
+    seen = [s for s in series if s.last_event_at is not None]
+    if not seen:
+        return {}
+    start = min(s.last_event_at for s in seen if s.last_event_at) - timedelta(hours=25)
+    with connection.cursor() as cursor:
+        cursor.execute(_SPARKS, {"series": [s.pk for s in seen], "start": start})
+        found: dict[int, list[float]] = {}
+        for series_id, _, mean in cursor.fetchall():
+            found.setdefault(series_id, []).append(mean)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """The pipeline's minutes (wall clock) put into equal buckets, oldest first."""
+
+    step_s: int
+    t: list[int]
+    events: list[int]
+    anomalies: list[int]
+    rejects: list[int]
+    latency_p95_ms: list[float | None]
+    lag: list[int]
+
+
+def throughput(span: Range, points: int = 60) -> Throughput:
+    """Events, anomalies, rejects, latency and lag of all consumers over `span`."""
+    step = max(60, step_for(span.seconds, points))
+    first = int(span.start.timestamp() // step) * step
+    size = int(span.end.timestamp() // step) - first // step + 1
+    t = [first + i * step for i in range(size)]
+    events, anomalies, rejects = [0] * size, [0] * size, [0] * size
+    latency: list[float | None] = [None] * size
+    lag = [0] * size
+    per_minute: dict[tuple[int, datetime], int] = {}
+    rows = PipelineStat.objects.filter(minute__gte=span.start, minute__lt=span.end).values_list(
+        "minute", "events", "anomalies", "rejects", "latency_p95_ms", "lag"
+    )
+    for minute, n, odd, bad, p95, behind in rows.iterator(chunk_size=5_000):
+        i = min(size - 1, max(0, (int(minute.timestamp()) - first) // step))
+        events[i] += n
+        anomalies[i] += odd
+        rejects[i] += bad
+        if p95 is not None:
+            latency[i] = max(latency[i] or 0.0, p95)
+        # Consumers' lags of one minute add up; of a bucket's minutes the worst counts.
+        per_minute[i, minute] = per_minute.get((i, minute), 0) + behind
+        lag[i] = max(lag[i], per_minute[i, minute])
+    return Throughput(step, t, events, anomalies, rejects, latency, lag)
+
+
+def _rows(series_id: int, span: Range, step: int) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _LINE, {"step": step, "series": series_id, "start": span.start, "end": span.end}
+        )
+        return list(cursor.fetchall())
+
+
+def _with_gaps(line: Line, points: list[tuple[float, tuple[float | None, ...]]]) -> None:
+    deltas = [b[0] - a[0] for a, b in zip(points, points[1:], strict=False)]
+    usual = median(deltas) if deltas else 0.0
+    longest = max(3 * usual, 2.5 * line.step_s)
+    for i, (at, values) in enumerate(points):
+        if i and at - points[i - 1][0] > longest:
+            line.add((at + points[i - 1][0]) / 2, (None,) * 6)
+        line.add(at, values)
+
+
+def _rounded(column: list[float | None]) -> list[float | None]:
+    # Six digits are more than a screen shows and halve the page.
+    return [None if v is None else float(f"{v:.6g}") for v in column]
