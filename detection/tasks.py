@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 GROWTH = 4  # times the events of its champion: a model from the first minutes soon gets a better
 
 
-@shared_task(name="detection.tasks.train_models", queue="training", ignore_result=True)
+@shared_task(name="detection.tasks.train_models", ignore_result=True)
 def train_models(
     stream: str | None = None,
     metric: str = "",
@@ -48,10 +48,10 @@ def train_models(
         with training_run.lease():
             for order in _orders(stream, metric, algorithm, seed):
                 since = None if since_hours is None else dt.timedelta(hours=since_hours)
-                wanted = "always" if force else _due(order, client, max_age_hours)
+                wanted = "first" if force else _due(order, client, max_age_hours)
                 if not wanted:
                     continue
-                chosen = promote if promote != "first" or force else wanted
+                chosen = wanted if promote == "first" else promote
                 said.append(_train(order, since, cast(Promote, chosen), client))
     except TrainingBusyError as error:
         said.append(str(error))

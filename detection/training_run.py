@@ -120,7 +120,7 @@ def run(order: Order, client: Mapping[str, Any], now: dt.datetime | None = None)
             seed=order.seed,
             most_rows=order.max_rows,
             params=order.params,
-            provenance=_provenance(order, rows, now),
+            provenance=_provenance(order, rows),
         )
     except NotEnoughData as error:
         _finish(record, TrainingRun.Status.SKIPPED, str(error), rows)
@@ -179,13 +179,12 @@ def _check_enough(rows: TrainingRows, order: Order) -> None:
     )
 
 
-def _provenance(order: Order, rows: TrainingRows, now: dt.datetime) -> dict[str, Any]:
+def _provenance(order: Order, rows: TrainingRows) -> dict[str, Any]:
     return {
         "stream": order.stream.name,
         "topic": order.stream.topic,
         "metric": order.metric,
         "time_zone": order.stream.time_zone,
-        "trained_at": now.isoformat(timespec="seconds"),
         "since_s": None if order.since is None else order.since.total_seconds(),
         "events": rows.events,
         "series": rows.series,

@@ -1,0 +1,221 @@
+"""Training from a real topic: by command and by task, with its record in the database."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+
+from detection import model_store, training_run
+from detection.history import Interval, leave_out
+from detection.models import ModelVersion, TrainingRun
+from detection.tasks import train_models
+from streams.connectors.synthetic import JsonEncoder, World, grid
+from streams.models import Series, Stream
+from streams.producer import TopicProducer
+from tests.conftest import MakeTopic
+
+MINUTE = 60_000_000
+START = 1_704_067_200_000_000
+SERIES = grid(("a", "b", "c"), ("cpu_usage", "temperature"))
+Status = TrainingRun.Status
+
+
+def fill(kafka: str, topic: str, steps: int = 600, first: int = 0) -> None:
+    world = World(SERIES, interval_us=MINUTE, seed=3)
+    columns = world.columns(START + first * MINUTE, START + (first + steps) * MINUTE)
+    with TopicProducer({"bootstrap.servers": kafka}) as producer:
+        producer.send_many(topic, JsonEncoder(world.lines).records(columns))
+
+
+@pytest.fixture
+def stream(topic: MakeTopic, kafka: str, db: None) -> Stream:
+    """A stream whose topic holds 3,600 events; they give 2,700 rows."""
+    name = topic(2)
+    fill(kafka, name)
+    return Stream.objects.create(name="raw", topic=name)
+
+
+def run(command: str, *words: str) -> str:
+    out = StringIO()
+    call_command(command, *words, stdout=out)
+    return out.getvalue()
+
+
+def test_the_first_model_is_promoted_and_the_next_one_waits(stream: Stream) -> None:
+    said = run("train", "--seed", "5")
+    assert "isolation_forest v1 of raw (every metric)" in said
+    assert "champion: running consumers" in said
+    assert "2,700 of 3,600 events, 6 series" in said
+    assert "900 warming up, 0 in confirmed anomalies, 0 by sampling" in said
+    again = run("train", "--seed", "6")
+    assert "candidate: `manage.py promote" in again
+    first, second = ModelVersion.objects.order_by("version")
+    assert (first.state, second.state) == ("champion", "candidate")
+    assert second.parent_id == first.pk
+    assert first.run is not None
+    assert (first.run.status, first.run.rows) == (Status.DONE, 2_700)
+
+
+def test_equal_history_and_seed_give_equal_bytes_whenever(stream: Stream) -> None:
+    run("train", "--seed", "5")
+    run("train", "--seed", "5")
+    one, other = ModelVersion.objects.order_by("version")
+    assert one.manifest == other.manifest
+    assert one.sha256 == other.sha256
+    assert bytes(one.artefact) == bytes(other.artefact)
+
+
+def test_the_manifest_leads_back_to_the_events(stream: Stream) -> None:
+    run("train", "--metric", "cpu_usage")
+    manifest = ModelVersion.objects.get().manifest
+    assert manifest["topic"] == stream.topic
+    assert manifest["metric"] == "cpu_usage"
+    assert sum(end - start for start, end in manifest["offsets"].values()) == 3_600
+    assert (manifest["events"], manifest["rows_used"], manifest["series"]) == (1_800, 1_350, 3)
+    assert manifest["first_event"].startswith("2024-01-01T02:")
+    assert manifest["params"] == {"contamination": 0.01, "max_samples": 256, "n_estimators": 100}
+
+
+def test_promote_and_roll_back(stream: Stream) -> None:
+    run("train")
+    run("train", "--seed", "1", "--promote")
+    first, second = ModelVersion.objects.order_by("version")
+    assert second.state == "champion"
+    assert "in place of v2" in run("promote", str(first.pk))
+    assert "is the champion already" in run("promote", str(first.pk))
+    lines = run("models").splitlines()
+    assert lines[0].split()[:3] == ["id", "model", "stream"]
+    assert [line.split()[5] for line in lines[1:]] == ["retired", "champion"]
+    with pytest.raises(CommandError, match="no model with the id 999999"):
+        run("promote", "999999")
+
+
+def test_too_little_history_says_how_much_is_missing(stream: Stream) -> None:
+    with pytest.raises(CommandError, match=r"1,300 more rows are needed.*2,700 of 4,000"):
+        run("train", "--min-rows", "4000")
+    record = TrainingRun.objects.get()
+    assert (record.status, record.rows) == (Status.SKIPPED, 2_700)
+    assert "1,300 more rows" in record.reason
+    assert not ModelVersion.objects.exists()
+    with pytest.raises(CommandError, match="has no events"):
+        run("train", "--metric", "unknown")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--stream", "none"), "no such stream. There are: raw"),
+        (("--metric", "nope"), "no such metric. There are: cpu_usage"),
+        (("--since", "2"), "is no duration"),
+        (("--algorithm", "magic"), "invalid choice"),
+        (("--promote", "--no-promote"), "not allowed with"),
+    ],
+)
+def test_mistakes_are_told_to_people(stream: Stream, words: tuple[str, ...], says: str) -> None:
+    Series.objects.create(stream=stream, source="a", metric="cpu_usage")
+    with pytest.raises(CommandError, match=says):
+        run("train", *words)
+
+
+def test_without_streams_it_says_where_they_come_from(db: None) -> None:
+    with pytest.raises(CommandError, match="runconsumer"):
+        run("train")
+    assert "no models yet" in run("models")
+
+
+def test_a_broker_that_is_gone_fails_the_run_and_says_so(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.connectors.topic.TIMEOUT_S", 0.3)
+    with training_run.lease():
+        outcome = training_run.run(
+            training_run.Order(stream), {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
+        )
+    assert outcome.run.status == Status.FAILED
+    assert "no Kafka broker answers" in outcome.run.reason
+
+
+def test_what_is_confirmed_is_left_out(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detection.history._providers", [])
+    leave_out(lambda name: [Interval("a", "cpu_usage", START, START + 199 * MINUTE)])
+    assert "50 in confirmed anomalies" in run("train")
+
+
+@pytest.fixture
+def busy(django_db_blocker: Any) -> Iterator[None]:
+    """Another process' lease: an advisory lock belongs to its connection."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [training_run.LEASE])
+            held.set()
+            done.wait(30)
+        connection.close()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    yield
+    done.set()
+    thread.join(10)
+
+
+def test_two_never_train_at_once(stream: Stream, busy: None) -> None:
+    with pytest.raises(CommandError, match="another training is running"):
+        run("train")
+    assert train_models() == ["another training is running; wait for it to end"]
+    assert not TrainingRun.objects.exists()
+
+
+def test_a_run_whose_worker_died_is_marked_failed_at_the_next_start(stream: Stream) -> None:
+    dead = TrainingRun.objects.create(stream=stream, algorithm="isolation_forest")
+    train_models()
+    dead.refresh_from_db()
+    assert dead.status == Status.FAILED
+    assert "the worker ended" in dead.reason
+    assert dead.finished_at is not None
+
+
+def test_the_task_trains_what_is_due_and_nothing_else(stream: Stream, kafka: str) -> None:
+    (line,) = train_models()
+    assert "v1 of raw (every metric): champion, 2,700 rows" in line
+    assert train_models() == []
+    ModelVersion.objects.update(created_at=dt.datetime.now(dt.UTC) - dt.timedelta(hours=25))
+    (line,) = train_models()
+    assert "v2 of raw (every metric): candidate" in line
+    fill(kafka, stream.topic, steps=1_800, first=600)
+    (line,) = train_models()
+    assert "v3 of raw (every metric): champion" in line
+    (line,) = train_models(force=True, seed=4)
+    assert "v4 of raw (every metric): candidate" in line
+
+
+def test_the_task_waits_for_history_without_a_row_at_every_look(
+    topic: MakeTopic, kafka: str, db: None
+) -> None:
+    stream = Stream.objects.create(name="raw", topic=topic(1))
+    assert train_models() == []
+    fill(kafka, stream.topic, steps=200)
+    (line,) = train_models()
+    assert "700 more rows are needed" in line
+    assert train_models() == []
+    fill(kafka, stream.topic, steps=400, first=200)
+    (line,) = train_models()
+    assert "champion" in line
+    assert TrainingRun.objects.count() == 2
+
+
+def test_a_stored_model_can_be_loaded_for_scoring(stream: Stream) -> None:
+    run("train")
+    row = model_store.champion(stream, "", "isolation_forest")
+    assert row is not None
+    _, detector = model_store.load(row.pk)
+    assert detector.name == "isolation_forest"
