@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from typing import Any
 
 from config.addresses import without_password
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # What frameworks attach to their records, of no use in a line.
+_DIGITS = re.compile(r"\d+")
 _NOISE = frozenset({"request", "status_code", "server_time", "data", "stack"})
 
 
@@ -28,15 +30,38 @@ class EventFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
         line = super().formatMessage(record)
-        fields = [
-            f"{key}={_shown(value)}"
-            for key, value in vars(record).items()
-            if key not in _STANDARD and key not in _NOISE
-        ]
-        return " ".join([line, *fields])
+        return " ".join([line, *_fields(record)])
 
     def format(self, record: logging.LogRecord) -> str:
         return without_password(super().format(record))
+
+
+class RepeatFilter(logging.Filter):
+    """Lets a warning or error through once in `window_s`, then says how often it came meanwhile.
+
+    A broker that is away makes its clients say so thirty times a second.
+    """
+
+    def __init__(self, window_s: float = 10.0) -> None:
+        super().__init__()
+        self._window_s = window_s
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        text = " ".join([record.getMessage(), *_fields(record)])
+        key = (record.name, _DIGITS.sub("#", text)[:200])
+        began, hidden = self._seen.get(key, (float("-inf"), 0))
+        if record.created - began < self._window_s:
+            self._seen[key] = (began, hidden + 1)
+            return False
+        if len(self._seen) > 1_000:
+            self._seen.clear()
+        self._seen[key] = (record.created, 0)
+        if hidden:
+            record.repeated = hidden
+        return True
 
 
 def logging_config(level: str | None = None) -> dict[str, Any]:
@@ -48,7 +73,14 @@ def logging_config(level: str | None = None) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"event": {"()": EventFormatter}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "event"}},
+        "filters": {"repeat": {"()": RepeatFilter}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "event",
+                "filters": ["repeat"],
+            }
+        },
         "root": {"handlers": ["stderr"], "level": "WARNING"},
         "loggers": {
             name: {"level": ours} for name in ("config", "streams", "detection", "anomalies",
@@ -61,6 +93,14 @@ def logging_config(level: str | None = None) -> dict[str, Any]:
             "celery.worker.strategy": {"level": "WARNING"},
         },
     }  # fmt: skip
+
+
+def _fields(record: logging.LogRecord) -> list[str]:
+    return [
+        f"{key}={_shown(value)}"
+        for key, value in vars(record).items()
+        if key not in _STANDARD and key not in _NOISE
+    ]
 
 
 def _shown(value: object) -> str:

@@ -15,7 +15,8 @@ from config.embedded.ports import answers
 from config.embedded.processes import Child, Nursery
 
 # Small enough for a laptop, short enough for tests: the brokers' own lower limits on session
-# time-outs would make a killed consumer's partitions wait for six seconds and more.
+# time-outs would make a killed consumer's partitions wait for six seconds and more, and a killed
+# broker would wait for its own old session before it serves again.
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -37,6 +38,8 @@ transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.num.partitions=1
 share.coordinator.state.topic.min.isr=1
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 group.consumer.min.session.timeout.ms=1000
