@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,6 +88,7 @@ class Found:
 class Pending:
     """Rows of one batch, ready to write; building them twice gives the same."""
 
+    replaying: tuple[int, ...] = ()
     anomalies: list[Anomaly] = field(default_factory=list)
     outbox: list[Outbox] = field(default_factory=list)
     updates: dict[uuid.UUID, tuple[Any, ...]] = field(default_factory=dict)
@@ -113,13 +114,19 @@ class AnomalySink:
     # -- building ------------------------------------------------------------------------------
 
     def build(
-        self, parts: Sequence[ScoredBatch], owned: dict[int, Owned], *, flush: bool
+        self,
+        parts: Sequence[ScoredBatch],
+        owned: dict[int, Owned],
+        *,
+        flush: bool,
+        replaying: Collection[int] = (),
     ) -> Pending:
         """All rows of a batch. ``flush`` writes the minutes still open, too.
 
-        ``parts`` are the batch's events in order; state in the engine stands behind them.
+        ``parts`` are the batch's events in order; state in the engine stands behind them. The
+        state of ``replaying`` partitions is older than what is stored, so it is not written.
         """
-        pending = Pending()
+        pending = Pending(replaying=tuple(replaying))
         for scored in parts:
             self._onsets_and_rises(scored, owned, pending)
             self._closings(scored, owned, pending)
@@ -127,7 +134,7 @@ class AnomalySink:
             self._segments(scored, owned, pending)
         self._extend_open(owned, pending)
         if flush:
-            self._open_minutes(list(owned), owned, pending)
+            self._open_minutes([p for p in owned if p not in replaying], owned, pending)
         return pending
 
     def _anomaly_id(self, life: Owned, partition: int, offset: int, code: int) -> uuid.UUID:
@@ -280,7 +287,7 @@ class AnomalySink:
             )
 
     def _extend_open(self, owned: dict[int, Owned], pending: Pending) -> None:
-        for slot in self._engine.touched_episodes().tolist():
+        for slot in self._engine.touched_episodes(pending.replaying).tolist():
             state = self._engine.episode_rows(np.array([slot]))[0]
             if state[episodes.OPEN] == 1.0:
                 self._update(slot, state, "open", owned, pending)
@@ -438,7 +445,7 @@ class AnomalySink:
 
     def committed(self, pending: Pending) -> Found:
         """After the commit: the marks of what is stored now are cleared."""
-        self._engine.forget_touched()
+        self._engine.forget_touched(pending.replaying)
         if pending.flushed is not None:
             self._engine.flushed(pending.flushed, episodes.ROLLUP_DIRTY)
         return pending.found

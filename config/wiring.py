@@ -12,9 +12,10 @@ from anomalies.store import AnomalySink
 from config.schema import Stream as StreamConfig
 from config.schema import VigilConfig
 from detection.ensemble import weights_for
+from detection.model_store import load
 from detection.registry import SERIES_DETECTORS
 from detection.scoring import LoadedModel, ScoringEngine
-from detection.versions import VersionKeeper
+from detection.versions import VersionKeeper, compile_version
 from streams.codec import Codec
 from streams.consumer import GroupConsumer
 from streams.models import Stream
@@ -87,10 +88,40 @@ def build_engine(config: VigilConfig, index: SeriesIndex | None = None) -> Scori
 
 def load_model(identity: int) -> LoadedModel:
     """A stored model, its hash checked."""
-    from detection.model_store import load
-
     row, detector = load(identity)
     return LoadedModel(row.algorithm, row.metric, row.version, row.sha256, detector)
+
+
+def warm_up(config: VigilConfig) -> None:
+    """Compile or load every kernel before the first real batch: readiness means no pause later."""
+    engine = build_engine(config)
+    codec = Codec(engine.index)
+    body = b'{"source": "a", "metric": "b", "value": 1.5, "timestamp": "2024-01-01T00:00:00Z"}'
+    payload = {**scoring_base(config), "time_zone": "UTC", "policies": [], "models": []}
+    version = compile_version(0, payload, load_model, engine.detectors)
+    engine.attach(0)
+    for _ in range(2):
+        batch = codec.decode([_Sample(body)]).batch
+        engine.process(batch, version, {})
+
+
+class _Sample:
+    """A message that came from nowhere."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def value(self) -> bytes | None:
+        return self._raw
+
+    def key(self) -> bytes | None:
+        return None
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return 0
 
 
 def build_lane(

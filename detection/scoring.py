@@ -7,7 +7,7 @@ their offset: never on batch borders, on other series or on the process.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
@@ -266,17 +266,27 @@ class ScoringEngine:
             out[rows[have]] = batch.offset[rows[have]] > self.last_offsets(slots[have])
         return out
 
-    def touched_episodes(self) -> NDArray[np.int64]:
-        """Slots with an open episode whose stored row is older than its state."""
+    def touched_episodes(self, but: Collection[int] = ()) -> NDArray[np.int64]:
+        """Slots with an open episode whose stored row is older than its state.
+
+        Partitions in ``but`` are left out, and stay touched: their state still replays a past that
+        the stored rows are ahead of.
+        """
         slots = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *self._touched]))
+        if but:
+            slots = slots[~np.isin(self.slot_partition[slots], list(but))]
         rows = self._episodes()
         return slots[(rows[slots, episodes.EPISODE_DIRTY] * rows[slots, episodes.OPEN]) == 1.0]
 
-    def forget_touched(self) -> None:
-        """All open episodes are stored as they are."""
+    def forget_touched(self, but: Collection[int] = ()) -> None:
+        """All open episodes are stored as they are, but for those partitions."""
+        kept = []
         for slots in self._touched:
-            self._episodes()[slots, episodes.EPISODE_DIRTY] = 0.0
-        self._touched.clear()
+            waits = np.isin(self.slot_partition[slots], list(but))
+            self._episodes()[slots[~waits], episodes.EPISODE_DIRTY] = 0.0
+            if waits.any():
+                kept.append(slots[waits])
+        self._touched = kept
 
     def episode_rows(self, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         """A view into the episodes' rows (see ``detection.episodes``)."""

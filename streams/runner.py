@@ -10,7 +10,7 @@ import datetime as dt
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ from streams.series import SeriesIndex
 from streams.series_store import SeriesStore
 from streams.snapshotter import Rows, Snapshotter
 from streams.status import StatusReporter
+from streams.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,14 @@ class Versions(Protocol):
 class Sink(Protocol):
     """What stores a scored batch: see ``anomalies.store.AnomalySink``."""
 
-    def build(self, parts: Sequence[Any], owned: dict[int, Owned], *, flush: bool) -> Any: ...
+    def build(
+        self,
+        parts: Sequence[Any],
+        owned: dict[int, Owned],
+        *,
+        flush: bool,
+        replaying: Collection[int],
+    ) -> Any: ...
     def prepare(self, pending: Any) -> None: ...
     def write(self, pending: Any) -> None: ...
     def committed(self, pending: Any) -> Any: ...
@@ -95,6 +103,10 @@ class Lane:
     def index(self) -> SeriesIndex:
         return self.engine.index
 
+    def replaying(self) -> list[int]:
+        """Partitions whose state has not reached yet what is stored of them."""
+        return [p for p, below in self.silent_below.items() if self.position[p] < below]
+
 
 @dataclass(frozen=True, slots=True)
 class RunnerSettings:
@@ -115,12 +127,14 @@ class RunnerSettings:
 
 @dataclass(slots=True)
 class Totals:
-    """What a run did."""
+    """What a run did; the seconds reach from the first message in hand to the last one stored."""
 
     events: int = 0
     rejects: int = 0
     onsets: int = 0
     batches: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 class Runner:
@@ -150,6 +164,7 @@ class Runner:
         self._series = SeriesStore()
         self._dead_letters = DeadLetters(settings.dead_letter_ratio_limit)
         self.totals = Totals()
+        self._watch = Stopwatch()
         for lane in lanes:
             lane.snapshotter = Snapshotter(
                 lane.engine, settings.snapshot_interval_s, settings.snapshot_chunk_bytes
@@ -195,8 +210,12 @@ class Runner:
             mine = messages
             if len(self._lanes) > 1:
                 mine = [m for m in messages if m.topic() == lane.stream.topic]
+            if mine:
+                self._watch.start()
             if mine or flush:
                 self._work(lane, mine, flush)
+            if mine:
+                self.totals.wall_s, self.totals.cpu_s = self._watch.read()
             if lane.snapshotter is not None and lane.owned:
                 ready = [o for p, o in lane.owned.items() if p not in lane.silent_below]
                 lane.snapshotter.step(ready, self._now())
@@ -273,7 +292,9 @@ class Runner:
             try:
                 if pending is None:
                     self._series.ensure(lane.stream, lane.index)
-                    pending = lane.sink.build(parts, owned, flush=flush)
+                    pending = lane.sink.build(
+                        parts, owned, flush=flush, replaying=lane.replaying()
+                    )
                 lane.sink.prepare(pending)
                 with transaction.atomic():
                     checkpoint.advance(moves)

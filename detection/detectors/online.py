@@ -22,6 +22,10 @@ REASONS: tuple[str, ...] = (
 )
 
 
+BAND_FROM = 30
+"""Events of a series before its expected band is worth drawing."""
+
+
 class OnlineDetector:
     """Works fully from about 150 events of a series on; abstains for the first `warm_up`.
 
@@ -44,7 +48,7 @@ class OnlineDetector:
     name = "online"
     component = StateComponent("online", 1, online_kernel.initial_row())
 
-    def __init__(self, warm_up: int = 30) -> None:
+    def __init__(self, warm_up: int = 150) -> None:
         self.warm_up = warm_up
 
     def score(
@@ -69,9 +73,9 @@ class OnlineDetector:
             out.seen,
         )
         if self.warm_up > 0:
-            warming = out.seen < self.warm_up
-            out.oddness[warming] = np.nan
-            out.expected[warming] = np.nan
+            # Everything is new to a young series: alarms before the recipe's own start are noise.
+            out.oddness[out.seen < self.warm_up] = np.nan
+            out.expected[out.seen < min(self.warm_up, BAND_FROM)] = np.nan
         return out.oddness
 
 

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, ProgrammingError
 
-from config.wiring import RunOptions, build_runner
+from config.wiring import RunOptions, build_runner, warm_up
 from detection.errors import DetectionError
 from streams.errors import StreamsError
 from streams.runner import instance_name
@@ -19,6 +19,7 @@ from streams.timestamps import TimestampError, parse_one
 
 
 class Command(BaseCommand):
+    requires_system_checks: tuple[str, ...] = ()  # they import every page: a slower start
     help = "Score the configured streams until stopped (SIGTERM or Ctrl-C finishes the batch)."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -55,6 +56,7 @@ class Command(BaseCommand):
             ) from None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: runner.stop())
+        warm_up(config)
         # What is loaded now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()

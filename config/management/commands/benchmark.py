@@ -1,0 +1,159 @@
+"""`manage.py benchmark`: the whole consumer's speed as a ratio to bare consume-and-decode."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from config.benchmark import measure
+from config.benchmark.model import promote_a_forest
+from config.benchmark.runs import Measured, bare, whole
+from config.embedded.errors import EmbeddedError
+from config.embedded.stack import PARTS, EmbeddedStack, unnamed_parts
+from config.schema import VigilConfig
+
+EVENTS = 2_000_000
+SIZES = (1, 1_000, 10_000, 100_000)
+
+
+class Command(BaseCommand):
+    requires_system_checks: tuple[str, ...] = ()  # they import every page
+    help = (
+        "Measure the consumer: CPU per event and events/s, as a ratio to bare consume-and-decode"
+        " in the same run. Uses servers of its own unless some are named in the environment."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", type=Path, help="write the figures to this file")
+        parser.add_argument("--rounds", type=int, default=5)
+        parser.add_argument("--events", type=int, default=EVENTS)
+        parser.add_argument("--series", type=int, default=1_000, help="of the main measure")
+        parser.add_argument("--quick", action="store_true", help="leave out 1 to 100,000 series")
+        parser.add_argument("--run", choices=("bare", "online", "forest"), help="(one inner run)")
+        parser.add_argument("--topic", help="(of an inner run)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["run"]:
+            self.stdout.write(json.dumps(self._inner(settings.VIGIL, options).as_dict()))
+            return
+        if options["rounds"] < 1 or options["events"] < 10_000 or options["series"] < 1:
+            raise CommandError("--rounds and --series are at least 1, --events at least 10,000")
+        with ExitStack() as stack:
+            env = self._servers(stack)
+            figures = self._measure(stack, env, options)
+        self._table(figures)
+        if options["json"]:
+            options["json"].write_text(json.dumps(figures, indent=2) + "\n")
+
+    def _inner(self, config: VigilConfig, options: dict[str, Any]) -> Measured:
+        detection = config.anomaly_detection
+        forest = detection.detectors.isolation_forest.model_copy(
+            update={"enabled": options["run"] == "forest"}
+        )
+        detectors = detection.detectors.model_copy(update={"isolation_forest": forest})
+        config = config.model_copy(
+            update={"anomaly_detection": detection.model_copy(update={"detectors": detectors})}
+        )
+        client = config.kafka.client_config()
+        topic = options["topic"]
+        if options["run"] == "bare":
+            return bare(client, topic, measure.PARTITIONS, options["events"])
+        prepare = promote_a_forest if options["run"] == "forest" else None
+        return whole(config, topic, prepare)
+
+    def _servers(self, stack: ExitStack) -> dict[str, str]:
+        """Addresses for the inner runs; a database of our own, so that nobody's rows are touched."""
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vigil-benchmark-"))
+        env = {"VIGIL_DATA_DIR": folder}
+        missing = unnamed_parts(name for name in PARTS if os.environ.get(name))
+        if missing:
+            try:
+                servers = stack.enter_context(EmbeddedStack(Path(folder), parts=missing))
+            except EmbeddedError as error:
+                raise CommandError(str(error)) from None
+            env |= servers.env
+        address = env.get("DATABASE_URL") or os.environ["DATABASE_URL"]
+        name = f"vigil_benchmark_{uuid.uuid4().hex[:8]}"
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        stack.callback(_drop_database, address, name)
+        env["DATABASE_URL"] = urlunsplit(urlsplit(address)._replace(path=f"/{name}"))
+        env["VIGIL_LOG_LEVEL"] = "WARNING"
+        return env
+
+    def _measure(
+        self, stack: ExitStack, env: dict[str, str], options: dict[str, Any]
+    ) -> dict[str, Any]:
+        self._child(env, "migrate", "--skip-checks", "--verbosity", "0")
+        named = env.get("KAFKA_BOOTSTRAP_SERVERS") or os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+        client = settings.VIGIL.kafka.client_config() | {"bootstrap.servers": named}
+        topics: list[str] = []
+        stack.callback(lambda: measure.drop(client, topics))
+
+        def filled(events: int, series: int) -> str:
+            topic = f"vigil-benchmark-{uuid.uuid4().hex[:8]}"
+            self.stdout.write(f"writing {events:,} events of {series:,} series …")
+            measure.fill(client, topic, events, series)
+            topics.append(topic)
+            return topic
+
+        events, series = options["events"], options["series"]
+        topic = filled(events, series)
+        figures: dict[str, Any] = measure.interleaved(
+            ("online", "forest"),
+            options["rounds"],
+            lambda kind: measure.run(kind, topic, events, series, env),
+            self.stdout.write,
+        )
+        figures |= {"events": events, "series": series, "rounds": options["rounds"]}
+        if not options["quick"]:
+            figures["by_series"] = {}
+            for size in SIZES:
+                place = topic if size == series else filled(events, size)
+                figures["by_series"][str(size)] = measure.interleaved(
+                    ("online",),
+                    min(3, options["rounds"]),
+                    lambda kind, t=place, n=size: measure.run(kind, t, events, n, env),
+                    self.stdout.write,
+                )
+        return figures
+
+    def _child(self, env: dict[str, str], *argv: str) -> None:
+
+        subprocess.run([sys.executable, sys.argv[0], *argv], env={**os.environ, **env}, check=True)
+
+    def _table(self, figures: dict[str, Any]) -> None:
+        self.stdout.write(
+            f"\n{figures['events']:,} events, {figures['series']:,} series, median of"
+            f" {figures['rounds']} rounds\n"
+        )
+        self._rows({k: figures[k] for k in ("bare", "online", "forest")})
+        for size, found in figures.get("by_series", {}).items():
+            self.stdout.write(f"\n{int(size):,} series\n")
+            self._rows(found)
+
+    def _rows(self, found: dict[str, Any]) -> None:
+        head = f"{'':10}{'events/s':>12}{'CPU µs/event':>14}{'of bare':>9}{'memory MB':>11}"
+        self.stdout.write(head)
+        for kind, f in found.items():
+            self.stdout.write(
+                f"{kind:10}{f['events_per_s']:>12,}{f['cpu_us_per_event']:>14.2f}"
+                f"{f['rate_to_bare']:>9.2f}{f['rss_mb']:>11,.0f}"
+            )
+
+
+def _drop_database(address: str, name: str) -> None:
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())

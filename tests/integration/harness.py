@@ -1,0 +1,186 @@
+"""Real consumers as processes of their own on a topic of known events, and what they stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import numpy as np
+from confluent_kafka import Producer
+from django.db import connection
+
+from anomalies.models import Anomaly, Candidate, Outbox
+from streams.models import DeadLetter, PartitionOffset, Rollup, Stream
+
+ROOT = Path(__file__).resolve().parents[2]
+MINUTE = 60
+
+Message = tuple[int, bytes]  # partition, value
+
+
+def database_url() -> str:
+    """The test database's address, for child processes."""
+    parts = urlsplit(os.environ["DATABASE_URL"])
+    return urlunsplit(parts._replace(path="/" + str(connection.settings_dict["NAME"])))
+
+
+def events(n: int, partitions: int, series: int, seed: int = 3) -> list[Message]:
+    """``n`` messages: seasons, noise, faults, late events, repeated minutes and broken messages."""
+    rng = np.random.default_rng(seed)
+    kind = rng.random(n)
+    noise = rng.normal(0, 1, n)
+    out: list[Message] = []
+    count = [0] * series
+    fault_until = [0] * series
+    for i in range(n):
+        s = i % series
+        partition = s % partitions
+        if kind[i] < 0.0005:
+            out.append((partition, b'{"source": "s", "metric": 5}'))
+            continue
+        t = count[s]
+        count[s] += 1
+        if t > 300 and kind[i] > 0.9995:
+            fault_until[s] = t + int(rng.integers(1, 40))
+        value = 50 + 10 * np.sin(t / 50 + s) + noise[i]
+        if t < fault_until[s]:
+            value += 60
+        second = 1_704_067_200 + t * 7
+        if 0.3 < kind[i] < 0.302:
+            second -= 200
+        body = {
+            "source": f"machine-{s // 2}",
+            "metric": "cpu" if s % 2 else "mem",
+            "value": float(value),
+            "timestamp": second,
+        }
+        out.append((partition, json.dumps(body).encode()))
+    return out
+
+
+def produce(bootstrap: str, topic: str, messages: list[Message]) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 50})
+    for partition, value in messages:
+        while True:
+            try:
+                producer.produce(topic, value, partition=partition)
+                break
+            except BufferError:
+                producer.poll(0.1)
+    assert producer.flush(60) == 0
+
+
+class Consumer:
+    """One `manage.py runconsumer` process."""
+
+    def __init__(self, stream: str, topic: str, group: str, *args: str, **env: str) -> None:
+        self.environment = {
+            **os.environ,
+            "DATABASE_URL": database_url(),
+            "VIGIL_STREAMS": json.dumps([{"name": stream, "topic": topic}]),
+            "VIGIL_KAFKA__GROUP_ID": group,
+            "VIGIL_KAFKA__SESSION_TIMEOUT_MS": "3000",
+            "VIGIL_KAFKA__BATCH_WAIT_MS": "20",
+            "VIGIL_CONSUMER__SNAPSHOT_INTERVAL_S": "0.3",
+            "VIGIL_CONSUMER__ROLLUP_FLUSH_S": "0.2",
+            "VIGIL_DASHBOARD__REAL_TIME_UPDATES": "false",
+            **env,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", "runconsumer", *args],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def wait(self, timeout_s: float = 120) -> str:
+        try:
+            output, _ = self.process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            output, _ = self.process.communicate()
+            raise AssertionError(f"the consumer did not end:\n{output[-4000:]}") from None
+        assert self.process.returncode == 0, output[-4000:]
+        return output
+
+    def stop(self) -> str:
+        self.signal(signal.SIGTERM)
+        return self.wait(30)
+
+
+def stored_events(topic: str) -> int:
+    """Events whose effects are committed, over all partitions."""
+    rows = PartitionOffset.objects.filter(incarnation__stream__topic=topic)
+    return sum(rows.values_list("events", flat=True))
+
+
+def await_until(condition: Callable[[], bool], timeout_s: float = 60, every_s: float = 0.005) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the awaited condition did not come"
+        time.sleep(every_s)
+
+
+_ANOMALY = (
+    "partition", "offset", "source", "metric", "kind", "anomaly_type", "state", "severity",
+    "onset_at", "end_at", "count", "value", "score", "peak_value", "peak_score", "peak_at",
+    "direction", "expected_low", "expected_mid", "expected_high", "threshold", "policy",
+    "detectors", "features", "context", "explanation", "last_offset", "late",
+)  # fmt: skip
+_CANDIDATE = (
+    "partition", "offset", "series__source", "series__metric", "event_at", "value", "score",
+    "direction", "deviation", "expected_mid", "levels",
+)  # fmt: skip
+_ROLLUP = (
+    "series__source", "series__metric", "minute", "partition", "first_offset", "count", "scored",
+    "min", "max", "mean", "last", "max_score", "expected_low", "expected_mid", "expected_high",
+    "score_counts", "onset_counts",
+)  # fmt: skip
+_OUTBOX = ("partition", "sequence", "kind", "anomaly__offset", "anomaly__source", "anomaly__metric")
+
+
+def stored(topic: str) -> dict[str, list[Any]]:
+    """Everything the events of a topic left behind, but ids and wall-clock times."""
+    stream = Stream.objects.get(topic=topic)
+    mine = {"incarnation__stream": stream}
+    return {
+        "anomalies": _rows(Anomaly.objects.filter(**mine), _ANOMALY),
+        "candidates": _rows(Candidate.objects.filter(**mine), _CANDIDATE),
+        "rollups": _rows(Rollup.objects.filter(**mine), _ROLLUP),
+        "outbox": _rows(Outbox.objects.filter(**mine), _OUTBOX),
+        "dead letters": _rows(DeadLetter.objects.filter(**mine), ("partition", "offset", "reason")),
+        "counts": _rows(
+            PartitionOffset.objects.filter(**mine), ("partition", "next_offset", "events", "rejects")
+        ),
+    }
+
+
+def _rows(query: Any, names: tuple[str, ...]) -> list[Any]:
+    return sorted((json.dumps(row, default=str) for row in query.values_list(*names)))
+
+
+def assert_same(expected: dict[str, list[Any]], found: dict[str, list[Any]]) -> None:
+    for name, rows in expected.items():
+        missing = [r[:300] for r in sorted(set(rows) - set(found[name]))[:2]]
+        extra = [r[:300] for r in sorted(set(found[name]) - set(rows))[:2]]
+        assert rows == found[name], (
+            f"{name}: {len(rows)} rows expected, {len(found[name])} found;"
+            f" missing e.g. {missing}, unexpected e.g. {extra}"
+        )
