@@ -16,6 +16,7 @@ class Command(BaseCommand):
     """What is there to promote."""
 
     help = "List the stored models, the newest first."
+    requires_system_checks: tuple[str, ...] = ()  # they import every page: a slower start
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--stream", metavar="NAME")

@@ -16,6 +16,7 @@ class Command(BaseCommand):
     """An older version works as well: that is how a model is rolled back."""
 
     help = "Make a stored model the champion of its stream; an older one rolls back."
+    requires_system_checks: tuple[str, ...] = ()  # they import every page: a slower start
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("id", type=count, help="as `manage.py models` lists it")

@@ -21,6 +21,7 @@ class Command(BaseCommand):
     """Trains now, whatever the schedule says."""
 
     help = "Train a model from the history of a topic, store it and promote the first one."
+    requires_system_checks: tuple[str, ...] = ()  # they import every page: a slower start
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--stream", metavar="NAME", help="default: the only one there is")

@@ -30,6 +30,7 @@ class Command(BaseCommand):
     """Puts events on a topic: from files, of a synthetic world, or the demo's."""
 
     help = "Put events on a topic: synthetic ones with known faults, the demo, or files."
+    requires_system_checks: tuple[str, ...] = ()  # they import every page: a slower start
 
     def add_arguments(self, parser: CommandParser) -> None:
         kinds = parser.add_subparsers(dest="kind", required=True, metavar="synthetic|demo|file")

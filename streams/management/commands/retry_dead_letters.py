@@ -18,6 +18,7 @@ class Command(BaseCommand):
     """After the mapping or the producer was mended."""
 
     help = "Put waiting dead letters on their topic again, after the mapping was mended."
+    requires_system_checks: tuple[str, ...] = ()  # they import every page: a slower start
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("ids", nargs="*", type=count, metavar="ID", help="default: all waiting")
