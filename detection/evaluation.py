@@ -1,118 +1,196 @@
-"""How good detection is: the NAB corpus scored causally, with one configuration for all files."""
+"""How good detection is: the NAB corpus scored causally, with one configuration for all files.
+
+Reading and writing the benchmark's files, and what was found of its labels; who scores is injected.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detection.base import FloatArray, IntArray, ScoringInput, SeriesOutput
-from detection.detectors.online import OnlineDetector
-from detection.detectors.zscore import ZScoreDetector
-from detection.ensemble import (
-    DEFAULT_METHOD,
-    combine,
-    score_from_oddness,
-    stack,
-    weights_for,
-)
-from detection.state import StateStore
+from detection.base import FloatArray
 
 BoolArray = NDArray[np.bool_]
-# (epoch_s int64[n], value float64[n]) of one series → (score float64[n], nan = none; onset bool[n])
-ScoreSeries = Callable[[IntArray, FloatArray], tuple[FloatArray, BoolArray]]
+Window = tuple[datetime, datetime]
 
-THRESHOLD = 0.8
-QUIET_EVENTS = 80
+
+class EvaluationError(ValueError):
+    """The corpus can't be evaluated; says which file and line and what is needed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """One file of the corpus. Its times have no zone and count as UTC."""
+
+    category: str
+    name: str
+    stamps: tuple[str, ...]
+    times: tuple[datetime, ...]
+    value: FloatArray
+
+    @property
+    def key(self) -> str:
+        """`CATEGORY/FILE.csv`, as the benchmark's labels name it."""
+        return f"{self.category}/{self.name}"
+
+
+# A recording, as a series of its own → (score float64[n], nan = none yet; onset bool[n])
+ScoreSeries = Callable[[Recording], tuple[FloatArray, BoolArray]]
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """What was found in one file; `windows` labelled ones, `found` of them with an onset."""
+
+    category: str
+    name: str
+    rows: int
+    onsets: int
+    windows: int | None
+    found: int
 
 
 def evaluate_nab(
-    path: Path, output: Path, score_series: ScoreSeries | None = None, threshold: float = THRESHOLD
-) -> int:
-    """Score PATH/data/CATEGORY/*.csv into OUTPUT/CATEGORY/*.csv; the number of files.
+    path: Path, output: Path, score_series: ScoreSeries, threshold: float
+) -> Iterator[FileResult]:
+    """Score PATH/data/CATEGORY/*.csv into OUTPUT/CATEGORY/*.csv, one result a file.
 
-    Input columns are timestamp (without a zone, taken as UTC) and value. An onset is written with
-    its score, at least `threshold`; other events with theirs where it is below `threshold`, and 0
-    where an episode only goes on. `score_series` sees each file as a new series.
+    Input columns are timestamp and value. An onset is written with its score, at least
+    `threshold`; other events with theirs where it is below `threshold`, and 0 where an episode
+    only goes on or where there is no score yet.
+
+    Raises:
+        EvaluationError: nothing to read, or a file that is none of this kind.
     """
-    score_series = score_default if score_series is None else score_series
-    count = 0
-    for source in sorted((path / "data").glob("*/*.csv")):
-        stamps, epoch_s, value = _read(source)
-        score, onset = score_series(epoch_s, value)
-        target = output / source.parent.name / source.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(("timestamp", "value", "anomaly_score"))
-            written = written_score(score, onset, threshold)
-            writer.writerows(zip(stamps, value.tolist(), written.tolist(), strict=True))
-        count += 1
-    if count == 0:
-        raise FileNotFoundError(f"no data/CATEGORY/*.csv under {path}")
-    return count
+    files = recordings(path)
+    labels = read_labels(path)
+    for file in files:
+        recording = read_recording(file)
+        score, onset = score_series(recording)
+        _write(output, recording, written_score(score, onset, threshold))
+        windows = None if labels is None else labels.get(recording.key, ())
+        yield FileResult(
+            recording.category,
+            recording.name,
+            len(score),
+            int(onset.sum()),
+            None if windows is None else len(windows),
+            windows_found(recording, onset, windows or ()),
+        )
 
 
-def score_default(epoch_s: IntArray, value: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """The default ensemble on one series, with its announcements."""
-    score, alarm = score_ensemble(epoch_s, value)
-    return score, announcements(score, alarm)
+def recordings(path: Path) -> list[Path]:
+    """The corpus' files in order of category and name.
+
+    Raises:
+        EvaluationError: there are none.
+    """
+    if not path.is_dir():
+        raise EvaluationError(f"{path}: no such folder; one with data/CATEGORY/*.csv is needed")
+    files = sorted((path / "data").glob("*/*.csv"))
+    if not files:
+        raise EvaluationError(f"{path}: no data/CATEGORY/*.csv in it, so there is nothing to score")
+    return files
 
 
-def score_ensemble(epoch_s: IntArray, value: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """(score of the default ensemble, the online detector's own onsets) of one series."""
-    detectors = (OnlineDetector(), ZScoreDetector())
-    store = StateStore([detector.component for detector in detectors])
-    inputs = ScoringInput(np.repeat(store.allocate(1), len(value)), epoch_s, value)
-    out = SeriesOutput.empty(len(value))
-    columns = [
-        detectors[0].score(store.rows("online"), inputs, out),
-        detectors[1].score(store.rows("zscore"), inputs),
-    ]
-    weights = weights_for([detector.name for detector in detectors])
-    return score_from_oddness(combine(stack(columns), DEFAULT_METHOD, weights)), out.onset
+def read_recording(file: Path) -> Recording:
+    """The whole file.
+
+    Raises:
+        EvaluationError: naming the line that is wrong.
+    """
+    stamps: list[str] = []
+    times: list[datetime] = []
+    values: list[float] = []
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            missing = {"timestamp", "value"} - set(reader.fieldnames or ())
+            if missing:
+                raise EvaluationError(
+                    f"{file}: no column {' and no column '.join(sorted(missing))} in its first line"
+                )
+            for row in reader:
+                stamps.append(row["timestamp"])
+                times.append(_time(row["timestamp"], file, reader.line_num))
+                values.append(_value(row["value"], file, reader.line_num))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise EvaluationError(f"{file}: can't be read: {error}") from error
+    if not stamps:
+        raise EvaluationError(f"{file}: no rows")
+    return Recording(
+        file.parent.name, file.name, tuple(stamps), tuple(times), np.array(values, dtype=np.float64)
+    )
 
 
-def announcements(
-    score: FloatArray, alarm: BoolArray, threshold: float = THRESHOLD, quiet: int = QUIET_EVENTS
-) -> BoolArray:
-    """Episode onsets, and updates: own new alarms of the detector (`alarm`) inside an episode."""
-    return episode_onsets(score, threshold, quiet) | (alarm & (score >= threshold))
+def read_labels(path: Path) -> Mapping[str, Sequence[Window]] | None:
+    """PATH/labels/combined_windows.json: file → first and last moment of each window, if there.
+
+    Raises:
+        EvaluationError: it is something else.
+    """
+    file = path / "labels" / "combined_windows.json"
+    if not file.exists():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {
+            key: [(datetime.fromisoformat(a), datetime.fromisoformat(b)) for a, b in windows]
+            for key, windows in found.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise EvaluationError(f"{file}: not the benchmark's labels: {error}") from error
 
 
-def episode_onsets(score: FloatArray, threshold: float, quiet: int) -> BoolArray:
-    """bool[n]: first event at or over the threshold after more than `quiet` events below it."""
-    over = np.flatnonzero(score >= threshold)
-    onset = np.zeros(len(score), np.bool_)
-    if len(over):
-        onset[over[np.diff(over, prepend=-quiet - 2) > quiet]] = True
-        onset[over[0]] = True
-    return onset
+def windows_found(recording: Recording, onset: BoolArray, windows: Sequence[Window]) -> int:
+    """How many windows hold an onset."""
+    hits = [recording.times[i] for i in np.flatnonzero(onset)]
+    return sum(any(_utc(first) <= hit <= _utc(last) for hit in hits) for first, last in windows)
 
 
-def written_score(score: FloatArray, onset: BoolArray, threshold: float = THRESHOLD) -> FloatArray:
+def written_score(score: FloatArray, onset: BoolArray, threshold: float) -> FloatArray:
     """What the benchmark reads, float64[n] in [0, 1]; no score counts as 0."""
     known = np.nan_to_num(score, nan=0.0)
     below = np.where(known < threshold, known, 0.0)
     return np.where(onset, np.maximum(known, threshold), below)
 
 
-def _read(source: Path) -> tuple[list[str], IntArray, FloatArray]:
-    rows = list(_rows(source))
-    stamps = [stamp for stamp, _ in rows]
-    epoch_s = np.array([_epoch_s(stamp) for stamp in stamps], dtype=np.int64)
-    return stamps, epoch_s, np.array([value for _, value in rows])
+def _write(output: Path, recording: Recording, written: FloatArray) -> None:
+    target = output / recording.category / recording.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("timestamp", "value", "anomaly_score"))
+        columns = (recording.stamps, recording.value.tolist(), written.tolist())
+        writer.writerows(zip(*columns, strict=True))
 
 
-def _rows(source: Path) -> Iterator[tuple[str, float]]:
-    with source.open(newline="") as stream:
-        for row in csv.DictReader(stream):
-            yield row["timestamp"], float(row["value"])
+def _time(text: str | None, file: Path, line: int) -> datetime:
+    try:
+        return _utc(datetime.fromisoformat(text or ""))
+    except ValueError:
+        raise EvaluationError(
+            f"{file}, line {line}: timestamp {text!r} is no time such as 2014-04-01 00:05:00"
+        ) from None
 
 
-def _epoch_s(stamp: str) -> int:
-    return int(datetime.fromisoformat(stamp).replace(tzinfo=UTC).timestamp())
+def _value(text: str | None, file: Path, line: int) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise EvaluationError(f"{file}, line {line}: value {text!r} is no finite number")
+    return value
+
+
+def _utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time

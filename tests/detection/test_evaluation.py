@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,57 +9,106 @@ import numpy as np
 import pytest
 
 from detection import evaluation
-from tests.detection import series
+from detection.base import FloatArray
+from detection.evaluation import BoolArray, EvaluationError, Recording
 
 
-def write(folder: Path, name: str, value: np.ndarray) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["timestamp", "value"])
-        for epoch_s, x in zip(series.regular(len(value)).tolist(), value.tolist(), strict=True):
-            stamp = datetime.fromtimestamp(epoch_s, UTC).replace(tzinfo=None)
-            writer.writerow([stamp.isoformat(sep=" "), x])
+def write(root: Path, lines: list[str], name: str = "one.csv") -> Path:
+    file = root / "data" / "made" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
 
 
-def test_a_spike_in_a_corpus_is_written_at_its_onset(tmp_path: Path) -> None:
-    value = series.daily(2000, 1)
-    value[1500:1503] = 150.0
-    write(tmp_path / "in" / "data" / "made", "spike.csv", value)
-    write(tmp_path / "in" / "data" / "made", "calm.csv", series.daily(2000, 2))
-    assert evaluation.evaluate_nab(tmp_path / "in", tmp_path / "out") == 2
-    with (tmp_path / "out" / "made" / "spike.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    score = np.array([float(row["anomaly_score"]) for row in rows])
-    assert list(rows[0]) == ["timestamp", "value", "anomaly_score"]
-    assert len(rows) == 2000
-    assert (score >= 0).all()
-    assert (score <= 1).all()
-    assert score[1500] >= 0.8
-    assert (score[1501:1580] < 0.8).all()
+def tens_are_onsets(recording: Recording) -> tuple[FloatArray, BoolArray]:
+    """Value 10 opens an episode, 9 goes on with one, nan comes out for 0."""
+    value = recording.value
+    return np.where(value == 0, np.nan, value / 10), value == 10
 
 
-def test_an_empty_corpus_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        evaluation.evaluate_nab(tmp_path, tmp_path / "out")
+ROWS = [
+    "timestamp,value",
+    "2014-04-01 00:00:00,0",
+    "2014-04-01 00:05:00,2.5",
+    "2014-04-01 00:10:00,10",
+    "2014-04-01 00:15:00,9",
+]
 
 
-def test_an_episode_closes_after_quiet_events() -> None:
-    score = np.zeros(400)
-    score[[0, 50, 130, 211, 300]] = 0.9
-    onset = evaluation.episode_onsets(score, 0.8, 80)
-    assert np.flatnonzero(onset).tolist() == [0, 211, 300]
+def test_each_row_is_written_with_its_score(tmp_path: Path) -> None:
+    write(tmp_path / "in", ROWS)
+    results = list(evaluation.evaluate_nab(tmp_path / "in", tmp_path / "out", tens_are_onsets, 0.8))
+    with (tmp_path / "out" / "made" / "one.csv").open(newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert rows == [
+        ["timestamp", "value", "anomaly_score"],
+        ["2014-04-01 00:00:00", "0.0", "0.0"],
+        ["2014-04-01 00:05:00", "2.5", "0.25"],
+        ["2014-04-01 00:10:00", "10.0", "1.0"],
+        ["2014-04-01 00:15:00", "9.0", "0.0"],
+    ]
+    assert [(r.rows, r.onsets, r.windows) for r in results] == [(4, 1, None)]
 
 
-def test_own_alarms_inside_an_episode_are_written() -> None:
-    score = np.zeros(100)
-    score[[10, 20, 30]] = 0.9
-    alarm = np.zeros(100, np.bool_)
-    alarm[[20, 40]] = True
-    assert np.flatnonzero(evaluation.announcements(score, alarm)).tolist() == [10, 20]
+def test_windows_with_an_onset_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, ROWS)
+    labels = tmp_path / "labels" / "combined_windows.json"
+    labels.parent.mkdir()
+    windows = [
+        ["2014-04-01 00:00:00.000000", "2014-04-01 00:05:00.000000"],
+        ["2014-04-01 00:10:00.000000", "2014-04-01 00:15:00.000000"],
+    ]
+    labels.write_text(json.dumps({"made/one.csv": windows}), encoding="utf-8")
+    [result] = evaluation.evaluate_nab(tmp_path, tmp_path / "out", tens_are_onsets, 0.8)
+    assert (result.windows, result.found) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["time,value", "1,2"], r"one\.csv: no column timestamp in its first line"),
+        (["a,b"], "no column timestamp and no column value"),
+        (["timestamp,value"], "no rows"),
+        (["timestamp,value", "yesterday,2"], "line 2: timestamp 'yesterday' is no time"),
+        ([*ROWS, "2014-04-01 00:20:00"], "line 6: value None is no finite number"),
+        ([*ROWS, "2014-04-01 00:20:00,nan"], "line 6: value 'nan' is no finite number"),
+        ([*ROWS, "2014-04-01 00:20:00,x"], "line 6: value 'x' is no finite number"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_line(lines: list[str], message: str, tmp_path: Path) -> None:
+    file = write(tmp_path, lines)
+    with pytest.raises(EvaluationError, match=message):
+        evaluation.read_recording(file)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path, ROWS)
+    file.write_bytes(b"timestamp,value\n\xff\xfe,1\n")
+    with pytest.raises(EvaluationError, match=r"one\.csv: can't be read"):
+        evaluation.read_recording(file)
+
+
+def test_an_empty_corpus_and_a_missing_one_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"no data/CATEGORY/\*\.csv"):
+        evaluation.recordings(tmp_path)
+    with pytest.raises(EvaluationError, match="no such folder"):
+        evaluation.recordings(tmp_path / "absent")
+
+
+def test_labels_of_another_shape_are_an_error(tmp_path: Path) -> None:
+    labels = tmp_path / "labels" / "combined_windows.json"
+    labels.parent.mkdir()
+    labels.write_text('{"made/one.csv": [["soon"]]}', encoding="utf-8")
+    with pytest.raises(EvaluationError, match="not the benchmark's labels"):
+        evaluation.read_labels(tmp_path)
+
+
+def test_times_without_a_zone_are_utc(tmp_path: Path) -> None:
+    recording = evaluation.read_recording(write(tmp_path, ROWS))
+    assert recording.times[0] == datetime(2014, 4, 1, tzinfo=UTC)
 
 
 def test_only_onsets_are_written_over_the_threshold() -> None:
     score = np.array([np.nan, 0.5, 0.9, 0.95, 0.7])
     onset = np.array([False, False, True, False, False])
-    assert evaluation.written_score(score, onset).tolist() == [0.0, 0.5, 0.9, 0.0, 0.7]
+    assert evaluation.written_score(score, onset, 0.8).tolist() == [0.0, 0.5, 0.9, 0.0, 0.7]

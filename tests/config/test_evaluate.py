@@ -1,0 +1,118 @@
+"""`manage.py evaluate` and the scorer behind it, on small recordings made here."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from django.core.management import CommandError, call_command
+
+from config.offline import OfflineScorer
+from config.schema import Kafka, VigilConfig
+from detection.base import FloatArray
+from detection.evaluation import EvaluationError, Recording
+from tests.architecture.sources import PROJECT
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+SPIKE = slice(1500, 1503)
+
+
+def daily(n: int = 2000, seed: int = 1) -> FloatArray:
+    rng = np.random.default_rng(seed)
+    return np.asarray(50 + 20 * np.sin(2 * np.pi * np.arange(n) / 288) + rng.normal(0, 1.0, n))
+
+
+def recording(value: FloatArray, name: str = "spike.csv") -> Recording:
+    times = tuple(START + timedelta(minutes=5 * i) for i in range(len(value)))
+    stamps = tuple(f"{t:%Y-%m-%d %H:%M:%S}" for t in times)
+    return Recording("made", name, stamps, times, value)
+
+
+def spiky() -> Recording:
+    value = daily()
+    value[SPIKE] = 150.0
+    return recording(value)
+
+
+def corpus(root: Path) -> Path:
+    file = root / "data" / "made" / "spike.csv"
+    file.parent.mkdir(parents=True)
+    made = spiky()
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("timestamp", "value"))
+        writer.writerows(zip(made.stamps, made.value.tolist(), strict=True))
+    return root
+
+
+def test_an_episode_has_one_onset_at_its_first_event() -> None:
+    score, onset = OfflineScorer(VigilConfig()).score(spiky())
+    assert np.isnan(score[:30]).all()
+    assert onset[1500]
+    assert not onset[1501:1580].any()
+    assert (score[SPIKE] >= 0.8).all()
+
+
+def test_neither_the_batch_size_nor_other_files_change_a_bit() -> None:
+    one = OfflineScorer(VigilConfig())
+    small = OfflineScorer(VigilConfig(kafka=Kafka(batch_size=97)))
+    small.score(recording(daily(500, 2), "other.csv"))
+    for whole, cut in zip(one.score(spiky()), small.score(spiky()), strict=True):
+        np.testing.assert_array_equal(whole, cut)
+
+
+def test_a_row_that_the_codec_refuses_is_named() -> None:
+    scorer = OfflineScorer(VigilConfig())
+    scorer.score(recording(daily(10)))
+    value = daily(10)
+    value[4] = 1e305
+    with pytest.raises(EvaluationError, match=r"made/huge\.csv, row 5: no event \(value\)"):
+        scorer.score(recording(value, "huge.csv"))
+
+
+@pytest.mark.slow
+def test_the_command_needs_no_server(tmp_path: Path) -> None:
+    nobody = {
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+    }
+    command = [sys.executable, "manage.py", "evaluate", "nab", str(corpus(tmp_path / "in"))]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "out")],
+        cwd=PROJECT,
+        env={**os.environ, **nobody},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[1/1] made/spike.csv: 2,000 rows" in done.stdout
+    assert "none labelled" in done.stdout
+    with (tmp_path / "out" / "made" / "spike.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    score = np.array([float(row["anomaly_score"]) for row in rows])
+    assert list(rows[0]) == ["timestamp", "value", "anomaly_score"]
+    assert len(rows) == 2000
+    assert (score[:30] == 0).all()
+    assert score[1500] >= 0.8
+    assert (score[1501:1580] < 0.8).all()
+
+
+def test_mistakes_are_told_to_people(tmp_path: Path) -> None:
+    def run(path: Path, output: Path) -> None:
+        call_command("evaluate", "nab", str(path), "--output", str(output), stdout=StringIO())
+
+    with pytest.raises(CommandError, match="no such folder"):
+        run(tmp_path / "absent", tmp_path / "out")
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(CommandError, match="taken"):
+        run(corpus(tmp_path / "in"), tmp_path / "taken")
