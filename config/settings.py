@@ -6,12 +6,17 @@ import os
 from pathlib import Path
 from typing import Any
 
+import django_stubs_ext
+
 from config.addresses import BadAddressError, django_database
 from config.embedded.state import DataFolder
 from config.loading import SHORT_NAMES, ConfigError, Loaded, config_path, load, secret_value
 from config.logs import logging_config
 from config.problems import Problem
 from config.schema import VigilConfig
+
+# Lets `ModelAdmin[Stream]` and the like, which the type checker wants, run as well.
+django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("VIGIL_DATA_DIR") or BASE_DIR / ".vigil").absolute()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -147,7 +148,9 @@ def _environment(
     env["PYTHONUNBUFFERED"] = "1"
     # In a container everything runs as root; ten lines about it would hide what matters.
     env.setdefault("PYTHONWARNINGS", "ignore:You're running the worker with superuser")
-    env.setdefault("NUMBA_CACHE_DIR", str(place.data / "numba"))
+    if not os.access(place.project, os.W_OK):
+        # numba keeps what it compiled beside the source where it can.
+        env.setdefault("NUMBA_CACHE_DIR", str(place.data / "numba"))
     if stack.env:
         env["VIGIL_EMBEDDED"] = "1"
     return env
