@@ -38,6 +38,13 @@ def cursor_at(rows: list[Anomaly], now: datetime) -> str:
     return newest_stored.isoformat()
 
 
+def known(cursor: str, filters: Filters) -> list[str]:
+    """The ids a page that stands at `cursor` has seen of those it will be told again."""
+    at = datetime.fromisoformat(cursor) - OVERLAP
+    found = filters.apply(Anomaly.objects.all()).filter(stored_at__gt=at)
+    return [str(pk) for pk in found.order_by("-stored_at").values_list("pk", flat=True)[:LIMIT]]
+
+
 def since(cursor: str, filters: Filters) -> Missed | None:
     """What was stored after `cursor`, oldest first, or None where it is no cursor."""
     try:

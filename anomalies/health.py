@@ -191,7 +191,10 @@ def _scheduler() -> Component:
         return Component("Scheduler", WARN, "no scheduled task has run yet")
     # The most frequent task tells whether beat is alive; twice its interval is grace enough.
     intervals = PeriodicTask.objects.filter(enabled=True, interval__isnull=False)
-    periods = [task.interval.period_seconds for task in intervals.select_related("interval")]
+    periods = [
+        task.interval.schedule.run_every.total_seconds()
+        for task in intervals.select_related("interval")
+    ]
     limit = timedelta(seconds=2 * min(periods, default=86_400) + 300)
     late = timezone.now() - newest.last_run_at > limit
     detail = f"{newest.name} ran {_age(newest.last_run_at)} ago"

@@ -91,11 +91,16 @@ def read_cursor(text: str) -> tuple[datetime, UUID] | None:
         return None
 
 
-def page_of(filters: Filters, *, before: str = "", after: str = "", size: int = 50) -> Page:
-    """The `size` anomalies before or after a cursor; keyset, so page 1,000 costs what page 1 does."""
-    found = filters.apply(Anomaly.objects.select_related("stream")).defer(
-        "context", "features", "detectors", "models_used"
-    )
+def page_of(
+    filters: Filters, *, before: str = "", after: str = "", size: int = 50, whole: bool = False
+) -> Page:
+    """The `size` anomalies before or after a cursor; keyset, so page 1,000 costs what page 1 does.
+
+    `whole` rows carry detectors and models, as results need them; a list's rows don't.
+    """
+    found = filters.apply(Anomaly.objects.select_related("stream")).defer("context", "features")
+    if not whole:
+        found = found.defer("context", "features", "detectors", "models_used")
     older, newer = read_cursor(before), read_cursor(after)
     if newer:
         rows = list(found.filter(_newer_than(*newer)).order_by("onset_at", "id")[: size + 1])
@@ -181,7 +186,8 @@ def lanes(span: Range, by: str, *, stream: str = "", severity: int | None = None
     """The greatest score per bucket for the twelve groups that matter most now."""
     column = LANE_COLUMNS[by]
     bucket = span.seconds / LANE_CELLS
-    where, values = ["a.onset_at >= %(start)s", "a.onset_at < %(end)s"], {
+    where = ["a.onset_at >= %(start)s", "a.onset_at < %(end)s"]
+    values: dict[str, datetime | float | str] = {
         "start": span.start, "end": span.end, "bucket": bucket,
         "stream": stream, "severity": severity or 0, "label": label,
     }  # fmt: skip
@@ -391,3 +397,39 @@ def typical_gap_s(series: Series) -> float | None:
         return None
     return (series.last_event_at - series.first_event_at).total_seconds() / (series.events - 1)
 
+
+# ---- Series -------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class SeriesPage:
+    """Series by name; `next` is where the next page starts."""
+
+    rows: list[Series]
+    next: str | None
+    total: int
+
+
+def series_page(source: str, metric: str, stream: str, start: str, size: int = 50) -> SeriesPage:
+    """Series whose names hold the given words, ordered by source and metric."""
+    found = Series.objects.select_related("stream")
+    if source:
+        found = found.filter(source__icontains=source)
+    if metric:
+        found = found.filter(metric__icontains=metric)
+    if stream:
+        found = found.filter(stream__name=stream)
+    total = found.count()
+    if start.isascii() and start.isdigit() and len(start) < 18:
+        first = Series.objects.filter(pk=int(start)).first()
+        if first is not None:
+            place = Q(source__gt=first.source) | Q(source=first.source, metric__gt=first.metric)
+            same = Q(source=first.source, metric=first.metric, pk__gte=first.pk)
+            found = found.filter(place | same)
+    rows = list(found.order_by("source", "metric", "pk")[: size + 1])
+    following = str(rows[size].pk) if len(rows) > size else None
+    return SeriesPage(rows[:size], following, total)
+
+
+def anomaly_counts(series: list[Series], now: datetime) -> dict[int, int]:
+    """Anomalies of each series, over all time."""
+    rows = Anomaly.objects.filter(series__in=[s.pk for s in series]).order_by()
+    return dict(rows.values_list("series").annotate(n=Count("id")))

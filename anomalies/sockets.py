@@ -127,7 +127,9 @@ class LiveSocket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has 
 
     def _allowed(self) -> bool:
         scope: dict[str, Any] = self.scope
-        headers = {name.decode("latin1"): value.decode("latin1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin1"): value.decode("latin1") for name, value in scope["headers"]
+        }
         host = headers.get("host", "").rpartition("@")[2]
         name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
         if not validate_host(name, settings.ALLOWED_HOSTS) or not access.same_origin(headers):

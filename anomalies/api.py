@@ -1,0 +1,217 @@
+"""The JSON API of this app: health, statistics and anomalies; docs/api.md documents it.
+
+What can't be read is answered with 400 and `{"error": {"field", "message", "allowed"}}`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+from threading import Lock
+from typing import Any
+from urllib.parse import unquote
+
+from django.db import Error as DatabaseError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.middleware.csrf import CsrfViewMiddleware
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.views.decorators.csrf import csrf_exempt
+
+from anomalies import access, health, queries
+from anomalies.models import Anomaly, Severity
+from anomalies.results import result_of
+
+STATISTICS_KEEP_S = 3.0
+DEFAULT_LIMIT, MAX_LIMIT = 100, 1_000
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+View = Callable[..., HttpResponseBase]
+
+
+class BadRequestError(Exception):
+    """What the caller sent can't be read; shown to it as it is."""
+
+    def __init__(self, field: str, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.body = {"error": {"field": field, "message": message, "allowed": allowed}}
+
+
+def problem(status: int, message: str, *, field: str | None = None, allowed: str | None = None
+            ) -> JsonResponse:  # fmt: skip
+    error = {"field": field, "message": message, "allowed": allowed}
+    return JsonResponse({"error": error}, status=status)
+
+
+def endpoint(*methods: str) -> Callable[[View], View]:
+    """Lets in who may call, for these methods, and answers every mistake in JSON."""
+
+    def decorate(view: View) -> View:
+        @csrf_exempt
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if request.method not in methods:
+                answer = problem(405, "Method not allowed.", allowed=", ".join(methods))
+                answer["Allow"] = ", ".join(methods)
+                return answer
+            refused = _refusal(request)
+            if refused is not None:
+                return refused
+            try:
+                return view(request, *args, **kwargs)
+            except BadRequestError as error:
+                return JsonResponse(error.body, status=400)
+            except DatabaseError:
+                return problem(503, "PostgreSQL does not answer.")
+
+        return guarded
+
+    return decorate
+
+
+def _refusal(request: HttpRequest) -> JsonResponse | None:
+    """None where the caller is let in, else the answer that says why not."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    if access.open_to(request.META.get("REMOTE_ADDR"), headers):
+        return None
+    token = access.token_of(headers)
+    if token is not None:
+        return None if access.token_is_valid(token) else problem(401, "The token is not known.")
+    try:
+        signed_in = request.user.is_authenticated
+    except DatabaseError:
+        return problem(503, "PostgreSQL does not answer.")
+    if not signed_in:
+        answer = problem(401, "Sign in, or send `Authorization: Bearer` with a token.")
+        answer["WWW-Authenticate"] = "Bearer"
+        return answer
+    if request.method not in SAFE_METHODS:
+        # A session's cookie is sent by other sites' forms too, so it needs the CSRF token.
+        checked = _Csrf(_no_view)
+        checked.process_request(request)
+        if checked.process_view(request, _no_view, (), {}) is not None:
+            return problem(403, "The CSRF token is missing or wrong.", field="X-CSRFToken")
+    return None
+
+
+def _no_view(request: HttpRequest) -> HttpResponse:
+    return HttpResponse()
+
+
+class _Csrf(CsrfViewMiddleware):
+    def _reject(self, request: HttpRequest, reason: str) -> HttpResponse:
+        return HttpResponse(reason, status=403)
+
+
+# ---- Health and statistics ----------------------------------------------------------------------
+@endpoint("GET", "HEAD")
+def health_view(request: HttpRequest) -> HttpResponseBase:
+    """Each component's state; 503 where events are not read, scored and stored."""
+    parts = health.components()
+    return JsonResponse(health.as_json(parts), status=200 if health.is_ready(parts) else 503)
+
+
+class _Kept:
+    lock = Lock()
+    at = float("-inf")
+    body: dict[str, Any] | None = None
+
+
+@endpoint("GET", "HEAD")
+def statistics_view(request: HttpRequest) -> HttpResponseBase:
+    """The whole system's figures, at most three seconds old."""
+    with _Kept.lock:
+        if _Kept.body is None or time.monotonic() - _Kept.at > STATISTICS_KEEP_S:
+            _Kept.body, _Kept.at = queries.statistics(timezone.now()), time.monotonic()
+        return JsonResponse(_Kept.body)
+
+
+# ---- Anomalies ----------------------------------------------------------------------------------
+@endpoint("GET", "HEAD")
+def anomalies_view(request: HttpRequest, source: str | None = None) -> HttpResponseBase:
+    """The newest anomalies by event time, narrowed by filters, page by page."""
+    query = request.GET
+    limit = _whole("limit", query.get("limit", str(DEFAULT_LIMIT)), 1, MAX_LIMIT)
+    if source is not None:
+        source = _text("source", source)
+    filters = queries.Filters(
+        source=source if source is not None else _text("source", query.get("source", "")),
+        metric=_text("metric", query.get("metric", "")),
+        stream=_text("stream", query.get("stream", "")),
+        anomaly_type=_text("type", query.get("type", "")),
+        severity=_severity(query.get("severity", "")),
+        label=_one_of("label", query.get("label", ""), ["", "none", "not_false_alarm",
+                                                        *filter(None, Anomaly.Label.values)]),
+        state=_one_of("state", query.get("state", ""), ["", *Anomaly.State.values]),
+        score=_score(query.get("min_score", "")),
+        start=_moment("since", query.get("since", "")),
+        end=_moment("until", query.get("until", "")),
+    )  # fmt: skip
+    before = query.get("cursor", "")
+    if before and queries.read_cursor(before) is None:
+        raise BadRequestError("cursor", "No cursor of this API.", "`next` of the last answer")
+    page = queries.page_of(filters, before=before, size=limit, whole=True)
+    return JsonResponse(
+        {"count": len(page.rows), "anomalies": [result_of(a) for a in page.rows],
+         "next": page.older}
+    )  # fmt: skip
+
+
+def _whole(field: str, text: str, least: int, most: int) -> int:
+    allowed = f"a whole number from {least} to {most}"
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise BadRequestError(field, f"{_shown(text)} is no whole number.", allowed)
+    if not least <= int(text) <= most:
+        raise BadRequestError(field, f"{text} is out of range.", allowed)
+    return int(text)
+
+
+def _text(field: str, text: str) -> str:
+    if "\x00" in text or len(text) > 255:
+        raise BadRequestError(field, "Too long, or with a NUL.", "up to 255 characters")
+    return text
+
+
+def _one_of(field: str, text: str, allowed: list[str]) -> str:
+    if text not in allowed:
+        raise BadRequestError(field, f"{_shown(text)} is not known.", ", ".join(allowed[1:]))
+    return text
+
+
+def _severity(text: str) -> int | None:
+    names = {str(level.label): level.value for level in Severity}
+    if not text:
+        return None
+    return names[_one_of("severity", text, ["", *names])]
+
+
+def _score(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        score = float(text)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise BadRequestError("min_score", f"{_shown(text)} is no score.", "a number from 0 to 1")
+    return score
+
+
+def _moment(field: str, text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        found = parse_datetime(text.replace(" ", "+"))
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None or not 1 < found.year < 9999:
+        raise BadRequestError(
+            field, f"{_shown(text)} is no moment.", "ISO 8601 with a zone: 2024-01-01T12:00:00Z"
+        )
+    return found
+
+
+def _shown(text: str) -> str:
+    return repr(unquote(text)[:60])

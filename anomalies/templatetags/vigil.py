@@ -1,0 +1,235 @@
+"""What templates need: numbers and times as people read them, icons, sparklines, the shell's facts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from django import template
+from django.conf import settings
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+
+from anomalies import queries
+from anomalies.models import Anomaly, AnomalyType, Severity
+
+register = template.Library()
+SI = ((1e9, "G"), (1e6, "M"), (1e4, "k"))
+TYPE_NAMES = dict(AnomalyType.choices)
+VERSION = "0.1.0"
+
+
+@register.filter
+def number(value: float | None) -> str:
+    """Four digits that matter, thousands apart: 1,284 and 0.02413; nothing for nothing."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    size = abs(value)
+    if size >= 1e9 or (size and size < 1e-4):
+        return f"{value:.3g}"
+    digits = 0 if size >= 1_000 or not size else max(0, 3 - math.floor(math.log10(size)))
+    text = f"{value:,.{digits}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+
+
+@register.filter
+def compact(value: float | None) -> str:
+    """35.6 M, 2,140, 0.6."""
+    if value is None:
+        return "–"
+    for size, letter in SI:
+        if abs(value) >= size:
+            shown = value / size
+            return f"{shown:.1f} {letter}" if shown < 100 else f"{shown:.0f} {letter}"
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+
+
+@register.filter
+def score(value: float | None) -> str:
+    """Two decimals, and never 1.00 for what is only nearly so."""
+    return "–" if value is None else f"{min(value, 0.99) if value < 1 else 1:.2f}"
+
+
+@register.filter
+def signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
+
+
+@register.filter
+def ago(at: datetime | None) -> str:
+    if at is None:
+        return "never"
+    seconds = (timezone.now() - at).total_seconds()
+    return "now" if abs(seconds) < 5 else duration(seconds)
+
+
+@register.filter
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 0:
+        return f"in {duration(-seconds)}"
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3_600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 86_400:
+        hours, minutes = divmod(int(seconds // 60), 60)
+        return f"{hours} h {minutes:02d} m" if minutes else f"{hours} h"
+    if seconds < 400 * 86_400:
+        return f"{seconds / 86_400:.0f} d"
+    return f"{seconds / 31_557_600:.1f} y"
+
+
+@register.filter
+def type_name(kind: str) -> str:
+    """A manual report's own type is shown as it came."""
+    return TYPE_NAMES.get(kind, kind)
+
+
+@register.filter
+def at(found: Mapping[Any, Any], key: Any) -> Any:
+    """A mapping's entry, or an empty list."""
+    return found.get(key, [])
+
+
+@register.filter
+def words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+@register.filter
+def short_hash(sha256: str) -> str:
+    return f"{sha256[:8]}…{sha256[-6:]}" if len(sha256) > 16 else sha256
+
+
+@register.filter
+def severity_word(severity: int) -> str:
+    return str(Severity(severity).label).capitalize()
+
+
+@register.filter
+def worst(anomaly: Anomaly) -> float | None:
+    return anomaly.score if anomaly.peak_score is None else anomaly.peak_score
+
+
+@register.filter
+def expected(anomaly: Anomaly) -> str:
+    if anomaly.expected_low is None or anomaly.expected_high is None:
+        return ""
+    return f"{number(anomaly.expected_low)} to {number(anomaly.expected_high)}"
+
+
+@register.filter
+def feed_line(anomaly: Anomaly) -> str:
+    """ "Level shift. 1,284, expected 181 to 312"; live rows say the same (live.js)."""
+    text = f"{type_name(anomaly.anomaly_type)}."
+    if anomaly.value is not None:
+        text += f" {number(anomaly.value)}"
+        if band := expected(anomaly):
+            text += f", expected {band}"
+    return text
+
+
+@register.simple_tag
+def icon(name: str, more: str = "") -> SafeString:
+    return format_html(
+        '<svg class="icon {}" aria-hidden="true"><use href="{}#{}"></use></svg>',
+        more, static("img/icons.svg"), name,
+    )  # fmt: skip
+
+
+@register.simple_tag
+def mark(severity: int, more: str = "") -> SafeString:
+    """The severity's shape; say the word or the score beside it."""
+    return format_html(
+        '<svg class="mark sev-{0} {2}" aria-hidden="true"><use href="{1}#sev-{0}"></use></svg>',
+        severity, static("img/icons.svg"), more,
+    )  # fmt: skip
+
+
+@register.simple_tag
+def when(at: datetime | None) -> SafeString:
+    """Relative, absolute in UTC on hover; live.js keeps it true."""
+    if at is None:
+        return mark_safe("<span>never</span>")
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        at.isoformat(), f"{at.astimezone(UTC):%a %d %b %Y %H:%M:%S} UTC", ago(at),
+    )  # fmt: skip
+
+
+@register.simple_tag
+def spark(values: Sequence[float | None], css: str = "spark") -> SafeString:
+    """A line of equal steps with its area; nothing where there is too little to draw."""
+    known = [v for v in values if v is not None]
+    if len(known) < 2:
+        return mark_safe("")
+    low, high = min(known), max(known)
+    if css == "spark":
+        low = min(0.0, low)
+    spread = (high - low) or 1.0
+    points = [
+        f"{i * 100 / (len(values) - 1):.1f} {29 - 27 * (v - low) / spread:.1f}"
+        for i, v in enumerate(values)
+        if v is not None
+    ]
+    path = "M" + "L".join(points)
+    start, end = points[0].split()[0], points[-1].split()[0]
+    return format_html(
+        '<svg class="{}" viewBox="0 0 100 30" preserveAspectRatio="none" aria-hidden="true">'
+        '<path class="fill" d="{}L{} 30L{} 30Z"></path><path d="{}"></path></svg>',
+        css, path, end, start, path,
+    )  # fmt: skip
+
+
+@register.simple_tag
+def bar(share: float, css: str = "full", tick: float | None = None) -> SafeString:
+    """A bar of 0 to 1, with a mark at `tick`."""
+    share = max(0.0, min(1.0, share))
+    mark_at = (
+        format_html(
+            '<rect class="tickmark" x="{}" y="-2" width="1" height="12"></rect>', round(tick * 100, 1)
+        )
+        if tick is not None
+        else ""
+    )
+    return format_html(
+        '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="rail" width="100" height="8" rx="1.5"></rect>'
+        '<rect class="{}" width="{}" height="8" rx="1.5"></rect>{}</svg>',
+        css, round(share * 100, 1), mark_at,
+    )  # fmt: skip
+
+
+@register.simple_tag(takes_context=True)
+def shell(context: template.Context) -> dict[str, Any]:
+    """The frame's own facts, the same on each page."""
+    section = context["request"].path.split("/")[1]
+    counts = queries.shell_counts(timezone.now())
+    alive, known = counts.consumers.alive, counts.consumers.known
+    if not alive:
+        state, said = "down", "No consumer is running"
+    elif alive < known:
+        state, said = "warn", f"{alive} of {known} consumers running"
+    else:
+        state, said = "ok", f"{alive} consumer{'s' * (alive != 1)} running"
+    dashboard = settings.VIGIL.dashboard
+    live = "off"
+    if dashboard.real_time_updates:
+        live = "socket" if dashboard.websocket_enabled else "poll"
+    return {
+        "urgent": _bounded(counts.urgent), "dead_letters": _bounded(counts.dead_letters),
+        "state": state, "said": said, "version": VERSION, "live": live,
+        "section": section or "overview",
+    }  # fmt: skip
+
+
+def _bounded(n: int) -> str:
+    return "" if not n else ("999+" if n >= queries.COUNT_LIMIT else str(n))

@@ -1,0 +1,25 @@
+"""The pages' and the API's addresses of this app."""
+
+from __future__ import annotations
+
+from django.urls import path, re_path
+
+from anomalies import api, views
+
+urlpatterns = [
+    path("", views.overview, name="overview"),
+    path("theme", views.theme, name="theme"),
+    path("seen", views.seen, name="seen"),
+    path("components", views.components, name="components"),
+    path("anomalies/", views.anomaly_list, name="anomalies"),
+    path("anomalies/since", views.anomalies_since, name="anomalies-since"),
+    path("anomalies/<uuid:pk>/", views.anomaly_detail, name="anomaly"),
+    path("anomalies/<uuid:pk>/label", views.anomaly_label, name="anomaly-label"),
+    path("series/", views.series_list, name="series-list"),
+    path("series/<int:pk>/", views.series_detail, name="series"),
+    path("api/health", api.health_view, name="api-health"),
+    path("api/statistics", api.statistics_view, name="api-statistics"),
+    path("api/anomalies", api.anomalies_view, name="api-anomalies"),
+    # A source may hold any character, slashes included, so the rest of the path is its name.
+    re_path(r"^api/anomalies/(?P<source>.+)$", api.anomalies_view, name="api-anomalies-source"),
+]

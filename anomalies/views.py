@@ -1,0 +1,258 @@
+"""Overview, anomalies, series and signing in. Views parse, query, render; htmx gets the fragment."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import LoginView
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_GET, require_POST
+from django_htmx.middleware import HtmxDetails
+
+from anomalies import detail, feed, health, queries
+from anomalies.forms import FilterForm, SignInForm
+from anomalies.models import Anomaly
+from streams import history
+from streams.models import DeadLetter, Series
+from streams.ranges import Range, named_range
+
+REMEMBER_S = 14 * 86_400
+THEME_COOKIE = "vigil_theme"
+CHART_RANGES = {"1h": 3_600, "6h": 21_600, "24h": 86_400, "7d": 604_800}
+
+
+class HtmxRequest(HttpRequest):
+    """A request as django-htmx' middleware leaves it."""
+
+    htmx: HtmxDetails
+
+
+class SignIn(LoginView):
+    """The sign-in page; without "stay signed in" the session ends with the browser."""
+
+    authentication_form = SignInForm
+    redirect_authenticated_user = True
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        response = super().form_valid(form)
+        self.request.session.set_expiry(REMEMBER_S if form.cleaned_data["remember"] else 0)
+        return response
+
+
+@require_POST
+def theme(request: HttpRequest) -> HttpResponse:
+    """Keep the chosen theme in a cookie, so that the server renders it without a flash."""
+    chosen = "light" if request.POST.get("theme") == "light" else "dark"
+    back = request.POST.get("next", "/")
+    if not url_has_allowed_host_and_scheme(back, {request.get_host()}):
+        back = "/"
+    response = redirect(back)
+    response.set_cookie(
+        THEME_COOKIE, chosen, max_age=365 * 86_400, samesite="Lax", secure=request.is_secure()
+    )
+    return response
+
+
+# ---- Overview -----------------------------------------------------------------------------------
+@login_required
+@require_GET
+def overview(request: HtmxRequest) -> HttpResponse:
+    """The first page; htmx asks for its parts by the id of what is to be swapped."""
+    now = timezone.now()
+    if not _anything_seen():
+        return render(request, "anomalies/first_run.html", _first_run())
+    form = FilterForm(request.GET, default_range="24h")
+    span = named_range(form.range, now, whole=_whole(form.range))
+    context: dict[str, Any] = {"form": form, "span": span, "now": now}
+    target = request.htmx.target if request.htmx and not request.htmx.boosted else None
+    if target == "strip":
+        return render(request, "anomalies/_partials/strip.html", context | _strip(span))
+    context |= _lanes(request, form, span)
+    if target == "lanes":
+        return render(request, "anomalies/_partials/lanes.html", context)
+    context |= _strip(span) | _feed(form)
+    page = "_partials/overview.html" if target == "overview" else "overview.html"
+    return render(request, f"anomalies/{page}", context)
+
+
+@login_required
+@require_GET
+def components(request: HttpRequest) -> HttpResponse:
+    """The components card: its checks take a while, so the page fetches it after itself."""
+    parts = health.components()
+    partial = "ready" if request.GET.get("as") == "ready" else "components"
+    context = {"components": parts, "wrong": [p for p in parts if p.state != "ok"]}
+    return render(request, f"anomalies/_partials/{partial}.html", context)
+
+
+@login_required
+@require_GET
+def seen(request: HttpRequest) -> HttpResponse:
+    """Asked by the first-run page: once there is an event, the browser is sent to the overview."""
+    response = HttpResponse(status=204)
+    if _anything_seen():
+        response["HX-Redirect"] = "/"
+    return response
+
+
+def _anything_seen() -> bool:
+    return (
+        Series.objects.exists() or queries.events_seen() > 0
+        or Anomaly.objects.exists() or DeadLetter.objects.exists()
+    )  # fmt: skip
+
+
+def _first_run() -> dict[str, Any]:
+    kafka = settings.VIGIL.kafka
+    return {"topic": kafka.input_topic, "servers": kafka.bootstrap_servers}
+
+
+def _whole(name: str) -> Any:
+    return queries.whole_span() if name == "all" else None
+
+
+def _strip(span: Range) -> dict[str, Any]:
+    # The pipeline's figures are by the wall clock; event time is what lanes and lists go by.
+    now = timezone.now()
+    wall = named_range(span.name, now, whole=(now - timedelta(days=30), now))
+    work = history.throughput(wall)
+    events, odd, bad = sum(work.events), sum(work.anomalies), sum(work.rejects)
+    pulse = queries.pulse(now)
+    return {
+        "pulse": pulse, "work": work, "events": events, "odd": odd, "bad": bad,
+        "odd_per_million": 1e6 * odd / events if events else None,
+        "bad_per_million": 1e6 * bad / (events + bad) if events + bad else None,
+        "behind_s": pulse.lag / pulse.events_per_s if pulse.events_per_s > 0 else None,
+        "odd_rates": [1e6 * a / e if e else 0.0 for a, e in zip(work.anomalies, work.events,
+                                                                strict=True)],
+        "waiting": DeadLetter.objects.filter(state=DeadLetter.State.WAITING).count(),
+        "chart": {"t": work.t, "events": [n / work.step_s for n in work.events],
+                  "anomalies": work.anomalies, "step_s": work.step_s},
+        "wall": wall,
+    }  # fmt: skip
+
+
+def _lanes(request: HttpRequest, form: FilterForm, span: Range) -> dict[str, Any]:
+    by = request.GET.get("by", "source")
+    by = by if by in queries.LANE_COLUMNS else "source"
+    severity = int(form.severity) if form.severity else None
+    found = queries.lanes(span, by, stream=form.stream, severity=severity, label=form.label)
+    marks = [found.total.cells[i].start for i in range(0, queries.LANE_CELLS, 12)]
+    return {"lanes": found, "by": by, "marks": marks, "by_choices": ["source", "metric", "stream"]}
+
+
+def _feed(form: FilterForm) -> dict[str, Any]:
+    filters = queries.Filters(
+        stream=form.stream, label=form.label, severity=int(form.severity) if form.severity else None
+    )
+    rows = feed.newest(filters)
+    cursor = feed.cursor_at(rows, timezone.now())
+    return {"feed": rows, "cursor": cursor, "known": feed.known(cursor, filters)}
+
+
+# ---- Anomalies ----------------------------------------------------------------------------------
+@login_required
+@require_GET
+def anomaly_list(request: HtmxRequest) -> HttpResponse:
+    form = FilterForm(request.GET)
+    page = queries.page_of(
+        form.filters(), before=request.GET.get("before", ""), after=request.GET.get("after", "")
+    )
+    context = {"form": form, "page": page, "cursor": feed.cursor_at(page.rows, timezone.now())}
+    partial = request.htmx and not request.htmx.boosted
+    name = "_partials/anomaly_table.html" if partial else "anomaly_list.html"
+    return render(request, f"anomalies/{name}", context)
+
+
+@login_required
+@require_GET
+def anomalies_since(request: HttpRequest) -> JsonResponse:
+    """What a page missed while it was cut off, by the cursor it stands at."""
+    missed = feed.since(request.GET.get("cursor", ""), FilterForm(request.GET).filters())
+    if missed is None:
+        return JsonResponse(
+            {"error": {"field": "cursor", "message": "No cursor of this site.",
+                       "allowed": "the cursor of the page or of the last answer"}}, status=400,
+        )  # fmt: skip
+    return JsonResponse(
+        {"anomalies": missed.anomalies, "cursor": missed.cursor, "truncated": missed.truncated}
+    )
+
+
+@login_required
+@require_GET
+def anomaly_detail(request: HtmxRequest, pk: UUID) -> HttpResponse:
+    anomaly = get_object_or_404(
+        Anomaly.objects.select_related("stream", "series", "labelled_by", "incarnation"), pk=pk
+    )
+    window = _choice(request.GET.get("window", "1h"))
+    context = detail.chart(anomaly, window, CHART_RANGES[window]) | {
+        "anomaly": anomaly, "window": window, "windows": list(CHART_RANGES),
+    }  # fmt: skip
+    if request.htmx and request.htmx.target == "chart":
+        return render(request, "anomalies/_partials/anomaly_chart.html", context)
+    form = FilterForm(request.GET)
+    newer, older = queries.neighbours(anomaly, form.filters())
+    context |= detail.facts(anomaly) | {
+        "votes": detail.votes(anomaly), "weights": detail.weights(anomaly),
+        "newer": newer, "older": older, "form": form, "labels": detail.LABELS,
+    }  # fmt: skip
+    return render(request, "anomalies/anomaly_detail.html", context)
+
+
+@login_required
+@require_POST
+def anomaly_label(request: HtmxRequest, pk: UUID) -> HttpResponse:
+    """Store what a person says of an anomaly; the empty label takes it back."""
+    label = request.POST.get("label", "")
+    if label not in Anomaly.Label.values:
+        return HttpResponse("The label is real, false_alarm, expected or empty.", status=400)
+    anomaly = get_object_or_404(Anomaly, pk=pk)
+    anomaly.label = label
+    anomaly.labelled_by_id = request.user.pk if label else None
+    anomaly.labelled_at = timezone.now() if label else None
+    anomaly.save(update_fields=["label", "labelled_by", "labelled_at", "updated_at"])
+    if request.htmx:
+        context = {"anomaly": anomaly, "labels": detail.LABELS}
+        return render(request, "anomalies/_partials/label.html", context)
+    return redirect("anomaly", pk=pk)
+
+
+# ---- Series -------------------------------------------------------------------------------------
+@login_required
+@require_GET
+def series_list(request: HtmxRequest) -> HttpResponse:
+    form = FilterForm(request.GET)
+    page = queries.series_page(form.source, form.metric, form.stream, request.GET.get("from", ""))
+    context = {
+        "form": form, "page": page, "sparks": history.sparks(page.rows),
+        "counts": queries.anomaly_counts(page.rows, timezone.now()),
+    }  # fmt: skip
+    partial = request.htmx and not request.htmx.boosted
+    name = "_partials/series_table.html" if partial else "series_list.html"
+    return render(request, f"anomalies/{name}", context)
+
+
+@login_required
+@require_GET
+def series_detail(request: HtmxRequest, pk: int) -> HttpResponse:
+    series = get_object_or_404(Series.objects.select_related("stream"), pk=pk)
+    window = _choice(request.GET.get("window", "24h"))
+    context = detail.series_chart(series, window, CHART_RANGES[window]) | {
+        "series": series, "window": window, "windows": list(CHART_RANGES),
+        "gap_s": queries.typical_gap_s(series),
+    }  # fmt: skip
+    if request.htmx and not request.htmx.boosted:
+        return render(request, "anomalies/_partials/series_body.html", context)
+    return render(request, "anomalies/series_detail.html", context)
+
+
+def _choice(window: str) -> str:
+    return window if window in CHART_RANGES else "1h"

@@ -1,0 +1,107 @@
+"""The admin's view of detection: threshold policies are edited here, models and runs are shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest
+
+from detection.models import ModelVersion, ThresholdPolicy, TrainingRun
+
+
+class ThresholdPolicyForm(forms.ModelForm[ThresholdPolicy]):
+    """Says field by field what is wrong, before the database's constraint would."""
+
+    class Meta:
+        model = ThresholdPolicy
+        fields = (
+            "name", "enabled", "stream", "source_pattern", "metric_pattern", "priority",
+            "threshold", "direction", "min_absolute_deviation", "min_relative_deviation",
+            "medium_from", "high_from", "critical_from",
+        )  # fmt: skip
+        help_texts: dict[str, Any] = {  # noqa: RUF012  (Django's Meta)
+            "direction": "Which way a value must leave its expected band: up, down or both.",
+            "priority": "Among policies that are equally narrow the higher number wins.",
+            "medium_from": "An anomaly below this score is low.",
+            "high_from": "From this score on an anomaly is high.",
+            "critical_from": "From this score on an anomaly is critical.",
+        }
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        medium, high, critical = (data.get(f"{n}_from") for n in ("medium", "high", "critical"))
+        if medium is not None and high is not None and high < medium:
+            self.add_error("high_from", f"Severity bands must rise: at least {medium:g}.")
+        if high is not None and critical is not None and critical < high:
+            self.add_error("critical_from", f"Severity bands must rise: at least {high:g}.")
+        for name in ("threshold", "min_absolute_deviation", "min_relative_deviation"):
+            value = data.get(name)
+            if value is not None and value in (float("inf"), float("-inf")):
+                self.add_error(name, "Write a finite number.")
+        return data
+
+
+@admin.register(ThresholdPolicy)
+class ThresholdPolicyAdmin(admin.ModelAdmin[ThresholdPolicy]):
+    """When a score becomes an anomaly. Consumers take a saved policy up within five seconds."""
+
+    form = ThresholdPolicyForm
+    list_display = ("name", "enabled", "reach", "threshold", "direction", "priority", "version",
+                    "updated_at")  # fmt: skip
+    list_filter = ("enabled", "direction", "stream")
+    list_select_related = ("stream",)
+    search_fields = ("name", "source_pattern", "metric_pattern")
+    readonly_fields = ("version", "updated_at")
+    fieldsets = (
+        (None, {"fields": ("name", "enabled", "version", "updated_at"),
+                "description": "Saving makes a new version. Running consumers use it within five "
+                               "seconds, for events from then on; each anomaly names the version "
+                               "that flagged it."}),
+        ("For which series", {"fields": ("stream", "source_pattern", "metric_pattern", "priority"),
+                              "description": "The narrowest enabled policy wins: patterns over a "
+                                             "stream over everything, then the higher priority, "
+                                             "then the newer one."}),
+        ("When it is an anomaly", {"fields": ("threshold", "direction", "min_absolute_deviation",
+                                              "min_relative_deviation")}),
+        ("How severe it is", {"fields": ("medium_from", "high_from", "critical_from")}),
+    )  # fmt: skip
+
+    @admin.display(description="for")
+    def reach(self, policy: ThresholdPolicy) -> str:
+        patterns = f"{policy.source_pattern or '*'} / {policy.metric_pattern or '*'}"
+        stream = policy.stream.name if policy.stream else "every stream"
+        narrow = policy.source_pattern or policy.metric_pattern
+        return f"{stream}: {patterns}" if narrow else stream
+
+
+class _ReadOnly(admin.ModelAdmin[Any]):
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(ModelVersion)
+class ModelVersionAdmin(_ReadOnly):
+    """Trained models; `manage.py train` makes them."""
+
+    list_display = ("algorithm", "version", "stream", "metric", "state", "sha256", "created_at",
+                    "promoted_at")  # fmt: skip
+    list_filter = ("state", "algorithm", "stream")
+    list_select_related = ("stream",)
+    exclude = ("artefact",)
+
+
+@admin.register(TrainingRun)
+class TrainingRunAdmin(_ReadOnly):
+    list_display = ("algorithm", "stream", "metric", "status", "rows", "started_at", "finished_at")
+    list_filter = ("status", "algorithm", "stream")
+    list_select_related = ("stream",)

@@ -1,0 +1,145 @@
+// What every page does: relative times, keys, copying, lanes by keyboard, failed requests told.
+"use strict";
+
+const Vigil = (window.Vigil = {});
+
+Vigil.ago = (at) => {
+  const s = (Date.now() - at) / 1000;
+  if (Math.abs(s) < 5) return "now";
+  if (s < 0) return "in " + Vigil.duration(-s);
+  return Vigil.duration(s);
+};
+Vigil.duration = (s) => {
+  if (s < 60) return `${Math.round(s)} s`;
+  if (s < 3600) return `${Math.round(s / 60)} min`;
+  if (s < 86400) {
+    const hours = Math.floor(s / 3600), minutes = Math.floor((s % 3600) / 60);
+    return minutes ? `${hours} h ${String(minutes).padStart(2, "0")} m` : `${hours} h`;
+  }
+  return s < 400 * 86400 ? `${Math.round(s / 86400)} d` : `${(s / 31557600).toFixed(1)} y`;
+};
+Vigil.number = (v) => {
+  if (v === null || v === undefined || !Number.isFinite(v)) return "–";
+  const size = Math.abs(v);
+  if (size >= 1e9 || (size && size < 1e-4)) return v.toPrecision(3);
+  const digits = size >= 1000 || !size ? 0 : Math.max(0, 3 - Math.floor(Math.log10(size)));
+  return v.toLocaleString("en-US", { maximumFractionDigits: Math.min(digits, 12) }).replace("-", "−");
+};
+Vigil.compact = (v) => {
+  if (v === null || v === undefined) return "–";
+  for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
+    if (Math.abs(v) >= size) return `${(v / size).toFixed(v / size < 100 ? 1 : 0)} ${letter}`;
+  }
+  return v >= 10 || Number.isInteger(v) ? Math.round(v).toLocaleString("en-US") : v.toFixed(1);
+};
+Vigil.score = (v) => (v === null || v === undefined ? "–" : (v < 1 ? Math.min(v, 0.99) : 1).toFixed(2));
+Vigil.severities = { low: 1, medium: 2, high: 3, critical: 4 };
+
+Vigil.times = () => {
+  if (document.hidden) return;
+  for (const time of document.querySelectorAll("time[datetime]")) {
+    const text = Vigil.ago(Date.parse(time.dateTime));
+    if (time.textContent !== text) time.textContent = text;
+  }
+};
+setInterval(Vigil.times, 5000);
+
+// Single-letter keys rest in fields and with modifiers.
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, select, textarea, [contenteditable]")) return;
+  const wanted = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+  if (wanted) { event.preventDefault(); wanted.click(); }
+});
+
+document.addEventListener("click", async (event) => {
+  const copy = event.target.closest("[data-copy]");
+  const link = event.target.closest("[data-copy-link]");
+  const button = copy || link;
+  if (!button) return;
+  const text = copy ? copy.parentElement.querySelector("pre").textContent : location.href;
+  await navigator.clipboard.writeText(text);
+  const before = button.lastChild.textContent;
+  button.lastChild.textContent = "Copied";
+  setTimeout(() => { button.lastChild.textContent = before; }, 1500);
+});
+// The clipboard exists on secure origins and localhost only.
+const offerCopying = () => {
+  for (const button of document.querySelectorAll("[data-copy-link]")) button.hidden = !navigator.clipboard;
+  if (!navigator.clipboard) for (const button of document.querySelectorAll("[data-copy]")) button.hidden = true;
+};
+offerCopying();
+
+document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
+});
+
+// ---- Lanes: one stop for Tab, arrows move, Enter opens, a note says what the cell holds.
+let note = null;
+const visible = (cell) => cell.offsetParent !== null;
+const rowsOf = (grid) => [...grid.querySelectorAll(".lane .cells")].map((row) => [...row.children].filter(visible));
+const prepareLanes = () => {
+  for (const grid of document.querySelectorAll("[data-lanes]")) {
+    const last = [...grid.querySelectorAll("a.cell")].filter(visible).pop();
+    if (last) last.tabIndex = 0;
+  }
+};
+const hideNote = () => { if (note) note.remove(); note = null; };
+const showNote = (cell) => {
+  hideNote();
+  if (!cell.matches("a.cell")) return;
+  const [place, what] = cell.getAttribute("aria-label").split(": ");
+  note = document.createElement("div");
+  note.className = "pop";
+  const head = document.createElement("b"), said = document.createElement("div"), keys = document.createElement("div");
+  head.textContent = what; said.textContent = place + " UTC";
+  keys.className = "keys"; keys.innerHTML = "<kbd>Enter</kbd> open <kbd>←</kbd><kbd>→</kbd><kbd>↑</kbd><kbd>↓</kbd> move";
+  note.append(head, said, keys);
+  document.body.append(note);
+  const box = cell.getBoundingClientRect();
+  const left = Math.min(Math.max(8, box.left - 132), innerWidth - 272);
+  note.style.left = `${left + scrollX}px`;
+  note.style.top = `${box.bottom + 8 + scrollY}px`;
+};
+document.addEventListener("focusin", (event) => {
+  const cell = event.target.closest(".lane .cell");
+  if (cell) showNote(cell); else hideNote();
+});
+document.addEventListener("focusout", hideNote);
+document.addEventListener("mouseover", (event) => {
+  const cell = event.target.closest(".lane .cell");
+  if (cell) showNote(cell); else if (note && !document.activeElement.matches(".lane .cell")) hideNote();
+});
+document.addEventListener("keydown", (event) => {
+  const cell = event.target.closest(".lane .cell");
+  const moves = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+  if (event.key === "Escape") hideNote();
+  if (!cell || !moves[event.key]) return;
+  event.preventDefault();
+  const rows = rowsOf(cell.closest("[data-lanes]"));
+  const y = rows.findIndex((row) => row.includes(cell)), x = rows[y].indexOf(cell);
+  const [dy, dx] = moves[event.key];
+  const next = (rows[y + dy] || rows[y])[x + dx] || (dy ? (rows[y + dy] || rows[y])[x] : null);
+  if (!next) return;
+  cell.tabIndex = -1; next.tabIndex = 0; next.focus();
+});
+prepareLanes();
+
+// ---- A failed request is told where it happened; the rest of the page goes on.
+const tellFailure = (event, said) => {
+  const target = event.detail.target;
+  if (!target || target.querySelector(":scope > .note.bad")) return;
+  const line = document.createElement("p");
+  line.className = "note bad"; line.setAttribute("role", "alert"); line.textContent = said;
+  target.prepend(line);
+};
+document.body.addEventListener("htmx:responseError", (event) => {
+  if (event.detail.xhr.status === 403 || event.detail.xhr.status === 401) location.reload();
+  else tellFailure(event, `This part could not be read (${event.detail.xhr.status}). What is shown is older.`);
+});
+document.body.addEventListener("htmx:sendError", (event) => tellFailure(event, "The server does not answer. What is shown is older."));
+document.body.addEventListener("htmx:beforeSwap", (event) => {
+  // Signed out meanwhile: a whole page comes where a part was asked for.
+  if (event.detail.xhr.responseURL.includes("/login/")) { event.detail.shouldSwap = false; location.reload(); }
+});
+document.body.addEventListener("htmx:afterSettle", () => { Vigil.times(); prepareLanes(); offerCopying(); hideNote(); });

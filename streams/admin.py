@@ -1,0 +1,77 @@
+"""The admin's view of streams: mapping and zones can be edited, what consumers write can't."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from streams.models import (
+    ConsumerStatus,
+    DeadLetter,
+    PartitionOffset,
+    Series,
+    Stream,
+    TopicIncarnation,
+)
+
+
+class ReadOnlyAdmin(admin.ModelAdmin[Any]):
+    """Rows that the pipeline owns: to be looked at."""
+
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Stream)
+class StreamAdmin(ReadOnlyAdmin):
+    """Streams come from config.yaml, which is the place to change them."""
+
+    list_display = ("name", "topic", "time_zone", "grace_s", "created_at")
+    search_fields = ("name", "topic")
+
+
+@admin.register(TopicIncarnation)
+class TopicIncarnationAdmin(ReadOnlyAdmin):
+    list_display = ("stream", "topic_id", "first_seen_at")
+    list_filter = ("stream",)
+
+
+@admin.register(Series)
+class SeriesAdmin(ReadOnlyAdmin):
+    list_display = ("source", "metric", "stream", "events", "last_value", "last_event_at",
+                    "last_partition", "other_partition")  # fmt: skip
+    list_filter = ("stream", ("other_partition", admin.EmptyFieldListFilter))
+    list_select_related = ("stream",)
+    search_fields = ("source", "metric")
+
+
+@admin.register(PartitionOffset)
+class PartitionOffsetAdmin(ReadOnlyAdmin):
+    list_display = ("incarnation", "partition", "next_offset", "snapshot_offset", "events",
+                    "rejects", "owner", "owner_epoch", "updated_at")  # fmt: skip
+    list_filter = ("incarnation__stream",)
+    list_select_related = ("incarnation__stream",)
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(ReadOnlyAdmin):
+    list_display = ("reason", "incarnation", "partition", "offset", "size", "state", "created_at")
+    list_filter = ("state", "reason", "incarnation__stream")
+    list_select_related = ("incarnation__stream",)
+    exclude = ("raw", "key")
+
+
+@admin.register(ConsumerStatus)
+class ConsumerStatusAdmin(ReadOnlyAdmin):
+    list_display = ("instance", "state", "beat_at", "events_per_s", "lag", "latency_p95_ms",
+                    "series", "rss_mb")  # fmt: skip

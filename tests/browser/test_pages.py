@@ -1,0 +1,206 @@
+"""A person's way through the pages in a real browser, in both themes and on a phone."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    ViewportSize,
+    expect,
+)
+
+from anomalies.live import LivePublisher
+from anomalies.models import Anomaly
+from anomalies.results import result_of
+from streams.models import DeadLetter
+from tests import builders
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+SHOTS = Path(__file__).parent / "screenshots"
+DESK, PHONE = ViewportSize(width=1440, height=900), ViewportSize(width=390, height=844)
+# Playwright's synchronous interface runs a loop in this thread, which Django would refuse.
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+
+
+class Watched:
+    """A page whose console errors and foreign requests are kept."""
+
+    def __init__(self, context: BrowserContext, site: str) -> None:
+        self.site, self.faults = site, list[str]()
+        self.page = context.new_page()
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", lambda request: self._check(request.url))
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.faults.append(message.text)
+
+    def _check(self, url: str) -> None:
+        host = self.site.removeprefix("http://")
+        if not re.match(rf"(http|ws)://{re.escape(host)}/|data:|blob:", url):
+            self.faults.append(f"foreign request: {url}")
+
+    def go(self, path: str) -> Page:
+        self.page.goto(self.site + path)
+        return self.page
+
+    def sign_in(self, name: str = "anna", password: str = "keller-2024") -> Page:
+        self.go("/login/")
+        self.page.get_by_label("User name").fill(name)
+        self.page.get_by_label("Password").fill(password)
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.wait_for_url(self.site + "/")
+        return self.page
+
+
+@pytest.fixture
+def watched(browser: Browser, site: str, rows: None) -> Iterator[Watched]:
+    context = browser.new_context(viewport=DESK, color_scheme="dark")
+    watching = Watched(context, site)
+    yield watching
+    context.close()
+    assert watching.faults == []
+
+
+def test_from_login_over_a_live_anomaly_to_its_label(watched: Watched, redis_url: str) -> None:
+    builders.user()
+    series = builders.world()
+    page = watched.sign_in()
+    expect(page.locator("html[data-connected]")).to_be_attached()
+    expect(page.locator("#components li")).to_have_count(6)
+    fresh = builders.anomaly(series, score=0.98, at=datetime.now(UTC), anomaly_type="spike")
+    push = LivePublisher(redis_url)
+    push.publish({"type": "update", "at": "now", "events": 5, "events_per_s": 987.0, "lag": 4,
+                  "latency_p95_ms": 55.0, "rejects": 0,
+                  "anomalies": [result_of(fresh) | {"change": "onset"}]})  # fmt: skip
+    row = page.locator(f"#feed [data-id='{fresh.pk}']")
+    expect(row).to_be_visible()
+    expect(page.locator("#n-rate")).to_have_text("987")
+    row.get_by_role("link").click()
+    page.wait_for_url(f"**/anomalies/{fresh.pk}/")
+    expect(page.locator(".uplot canvas")).to_be_visible()
+    page.get_by_role("button", name="False alarm").click()
+    expect(page.get_by_role("button", name="False alarm")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("1")
+    expect(page.get_by_role("button", name="Real")).to_have_attribute("aria-pressed", "true")
+    stored = Anomaly.objects.select_related("labelled_by").get(pk=fresh.pk)
+    assert stored.labelled_by is not None
+    assert (stored.label, stored.labelled_by.username) == ("real", "anna")
+    push.close()
+
+
+def test_paused_counts_and_shows_what_came(watched: Watched, redis_url: str) -> None:
+    builders.user()
+    series = builders.world()
+    page = watched.sign_in()
+    expect(page.locator("html[data-connected]")).to_be_attached()
+    page.get_by_role("button", name="Paused").click()
+    push = LivePublisher(redis_url)
+    found = [builders.anomaly(series, at=datetime.now(UTC)) for _ in range(3)]
+    push.publish({"type": "update", "anomalies": [result_of(a) | {"change": "onset"} for a in found]})
+    button = page.locator("#feed-show")
+    expect(button).to_have_text("3 new, show")
+    assert page.locator(f"#feed [data-id='{found[0].pk}']").count() == 0
+    button.click()
+    expect(page.locator(f"#feed [data-id='{found[0].pk}']")).to_be_visible()
+    expect(page.locator("#feed li")).to_have_count(8)
+    push.close()
+
+
+def test_a_page_that_was_cut_off_catches_up(watched: Watched) -> None:
+    builders.user()
+    series = builders.world()
+    page = watched.sign_in()
+    expect(page.locator("html[data-connected]")).to_be_attached()
+    # Stored while nothing is pushed: only the cursor can find it.
+    missed = builders.anomaly(series, score=0.96, at=datetime.now(UTC))
+    page.get_by_role("button", name="Paused").click()
+    page.get_by_role("button", name="Live").click()
+    expect(page.locator(f"#feed [data-id='{missed.pk}']")).to_be_visible()
+
+
+def test_first_run_opens_with_the_first_event(watched: Watched) -> None:
+    builders.user()
+    page = watched.sign_in()
+    expect(page.get_by_role("heading", name="No events yet")).to_be_visible()
+    builders.series()
+    expect(page.locator("#strip")).to_be_visible(timeout=10_000)
+
+
+def test_lanes_are_walked_by_keys(watched: Watched) -> None:
+    builders.user()
+    builders.world()
+    page = watched.sign_in()
+    page.locator(".lane a.cell[tabindex='0']").focus()
+    expect(page.locator(".pop b")).to_contain_text("anomal")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/anomalies/?start=*")
+    expect(page.locator("tbody tr").first).to_be_visible()
+
+
+def test_filters_live_in_the_address(watched: Watched) -> None:
+    builders.user()
+    builders.world()
+    watched.sign_in()
+    page = watched.go("/anomalies/")
+    page.locator("select[name=severity]").select_option("4")
+    page.wait_for_url("**severity=4**")
+    expect(page.locator("tbody tr").first.locator(".sev-word")).to_have_text("Critical")
+    page.reload()
+    expect(page.locator("select[name=severity]")).to_have_value("4")
+
+
+def test_every_page_in_both_themes_and_on_a_phone(
+    browser: Browser, site: str, rows: None
+) -> None:
+    SHOTS.mkdir(exist_ok=True)
+    builders.user(is_staff=True, is_superuser=True)
+    context = browser.new_context(viewport=DESK)
+    watched = Watched(context, site)
+    for theme in ("dark", "light"):
+        context.add_cookies([{"name": "vigil_theme", "value": theme, "url": site}])
+        watched.go("/login/").screenshot(path=SHOTS / f"login-{theme}.png")
+    watched.sign_in()
+    page = watched.go("/")
+    page.wait_for_selector(".ready .part")
+    page.screenshot(path=SHOTS / "first-run-light.png")
+    series = builders.world()
+    worst = Anomaly.objects.order_by("-score").first()
+    letter = DeadLetter.objects.first()
+    assert worst is not None
+    assert letter is not None
+    paths = {
+        "overview": "/", "anomalies": "/anomalies/", "anomaly": f"/anomalies/{worst.pk}/",
+        "series": "/series/", "series-detail": f"/series/{series.pk}/", "streams": "/streams/",
+        "dead-letter": f"/streams/dead-letters/{letter.pk}/", "models": "/models/",
+    }  # fmt: skip
+    for theme in ("dark", "light"):
+        context.add_cookies([{"name": "vigil_theme", "value": theme, "url": site}])
+        page.set_viewport_size(DESK)
+        for name, path in paths.items():
+            watched.go(path)
+            assert page.locator("html").get_attribute("data-theme") == theme
+            page.wait_for_load_state("networkidle")
+            page.screenshot(path=SHOTS / f"{name}-{theme}.png", full_page=True)
+    page.set_viewport_size(PHONE)
+    context.add_cookies([{"name": "vigil_theme", "value": "dark", "url": site}])
+    for name, path in paths.items():
+        watched.go(path)
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=SHOTS / f"{name}-phone.png", full_page=True)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= PHONE["width"], f"{name} is {wide} px wide on a phone"
+    context.close()
+    assert watched.faults == []
