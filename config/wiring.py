@@ -12,12 +12,14 @@ from anomalies.store import AnomalySink
 from config.schema import Stream as StreamConfig
 from config.schema import VigilConfig
 from detection.ensemble import weights_for
+from detection.errors import DetectionError
 from detection.model_store import load
 from detection.registry import SERIES_DETECTORS
 from detection.scoring import LoadedModel, ScoringEngine
 from detection.versions import VersionKeeper, compile_version
 from streams.codec import Codec
 from streams.consumer import GroupConsumer
+from streams.errors import StreamsError
 from streams.models import Stream
 from streams.producer import TopicProducer
 from streams.runner import Lane, Runner, RunnerSettings, utc_now
@@ -26,6 +28,9 @@ from streams.status import StatusReporter
 
 # The configuration speaks of methods, the registry of detectors.
 DETECTOR_OF = {"statistical": "zscore"}
+
+# What a person can mend: told as a sentence, without a traceback.
+KNOWN_ERRORS = (StreamsError, DetectionError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -309,8 +309,10 @@ class ScoringEngine:
 
     def _slot(self, batch: EventBatch) -> NDArray[np.int64]:
         out = np.empty(len(batch), dtype=np.int64)
-        for partition in np.unique(batch.partition).tolist():
+        for partition in batch.committable:
             rows = np.flatnonzero(batch.partition == partition)
+            if not len(rows):
+                continue
             codes = batch.series[rows]
             known = self._slots[partition]
             if len(known) < len(self.index):

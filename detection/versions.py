@@ -16,11 +16,13 @@ from django.db import transaction
 
 from detection.base import SeriesDetector
 from detection.episodes import Limits
+from detection.errors import DetectionError
 from detection.models import ModelVersion, ScoringVersion, ThresholdPolicy, VersionLog
 from detection.scoring import CompiledVersion, LoadedModel
 from detection.thresholds import Policy, PolicyTable
 from streams.batch import EventBatch
 from streams.checkpoint import Owned, hold
+from streams.errors import UnusableError
 from streams.models import Stream
 
 FORMAT = 1
@@ -138,13 +140,20 @@ class VersionKeeper:
         self.desired = 0
 
     def refresh(self) -> bool:
-        """Look what should count now; True if it is something else than before."""
+        """Look what should count now; True if it is something else than before.
+
+        Raises:
+            UnusableError: it can't be used; what counted before goes on.
+        """
         self._stream.refresh_from_db()
         row = store(self._stream, payload_of(self._stream, self._base))
         changed = row.pk != self.desired
         if changed:
             # Compile before use: a model that can't be loaded must not reach the log.
-            self.compiled(row.pk)
+            try:
+                self.compiled(row.pk)
+            except DetectionError as error:
+                raise UnusableError(str(error)) from error
             self.desired = row.pk
         return changed
 
@@ -189,6 +198,9 @@ class VersionKeeper:
 
     def split(self, batch: EventBatch) -> list[tuple[CompiledVersion, EventBatch]]:
         """The batch in parts that one version scores each, in order for every partition."""
+        single = self._single(batch)
+        if single is not None:
+            return [(self.compiled(single), batch)]
         rank = np.zeros(len(batch), dtype=np.int64)
         version = np.zeros(len(batch), dtype=np.int64)
         for partition, entries in self._entries.items():
@@ -204,6 +216,18 @@ class VersionKeeper:
         if len(parts) == 1:
             return [(self.compiled(int(parts[0][1])), batch)]
         return [(self.compiled(int(v)), batch.take((rank == r) & (version == v))) for r, v in parts]
+
+    def _single(self, batch: EventBatch) -> int | None:
+        """The one version that scores the whole batch, if there is but one."""
+        found: set[int] = set()
+        for partition in batch.committable:
+            entries = self._entries[partition]
+            offsets = batch.offset[batch.partition == partition] if len(entries) > 1 else ()
+            if len(entries) == 1 or not len(offsets) or offsets[0] >= entries[-1][0]:
+                found.add(entries[-1][1])
+            else:
+                return None
+        return found.pop() if len(found) == 1 else None
 
     def compiled(self, identity: int) -> CompiledVersion:
         """A stored version, compiled once."""

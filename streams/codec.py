@@ -50,10 +50,11 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a list of messages held."""
+    """What a list of messages held; ``first`` is the first offset of each partition."""
 
     batch: EventBatch
     rejects: list[Reject]
+    first: dict[int, int]
 
 
 class RejectedError(ValueError):
@@ -99,11 +100,13 @@ class Codec:
     def decode(self, messages: Sequence[Message]) -> Decoded:
         """Columns of all good events, in the order of ``messages``, and the rejects."""
         n = len(messages)
-        raws = [m.value() for m in messages]
-        partition = np.fromiter([m.partition() for m in messages], dtype=np.int32, count=n)
-        offset = np.fromiter([m.offset() for m in messages], dtype=np.int64, count=n)
-        committable = _committable(partition, offset)
-        filled = [raw or b"" for raw in raws]
+        # unbound methods through map cost half of a comprehension's calls
+        kind: Any = type(messages[0]) if n else Message
+        raws = list(map(kind.value, messages))
+        partition = np.fromiter(map(kind.partition, messages), dtype=np.int32, count=n)
+        offset = np.fromiter(map(kind.offset, messages), dtype=np.int64, count=n)
+        first, committable = _bounds(partition, offset)
+        filled: list[bytes] = raws if all(raws) else [raw or b"" for raw in raws]
         ends = np.cumsum(np.fromiter(map(len, filled), dtype=np.int64, count=n))
         if self._mapping:
             status = np.zeros(n, dtype=np.uint8)
@@ -111,8 +114,7 @@ class Codec:
             time = np.empty(n, dtype=np.int64)
             value = np.empty(n, dtype=np.float64)
         else:
-            filled.append(b"\n")
-            buffer = np.frombuffer(b"".join(filled), dtype=np.uint8)
+            buffer = np.frombuffer(b"".join([*filled, b"\n"]), dtype=np.uint8)
             status, code, time, value = fastjson.scan(buffer, ends, self._names)
         rejects: list[Reject] = []
         wide: dict[int, list[_Row]] = {}
@@ -151,7 +153,7 @@ class Codec:
             columns[4],
             committable=committable,
         )
-        return Decoded(batch, rejects)
+        return Decoded(batch, rejects, first)
 
     @staticmethod
     def _spread(wide: dict[int, list[_Row]], keep: Any, columns: list[Any]) -> None:
@@ -182,7 +184,9 @@ class Codec:
             if event.metric is not msgspec.UNSET or event.value is not msgspec.UNSET:
                 raise RejectedError("schema", "either metric and value or values, not both")
             if not 0 < len(event.values) <= MAX_WIDE:
-                raise RejectedError("schema", f"values holds {len(event.values)} fields, 1 to 1000 do")
+                raise RejectedError(
+                    "schema", f"values holds {len(event.values)} fields, 1 to 1000 do"
+                )
             # Names first: a message gives all of its events or none.
             pairs = list(event.values.items())
         else:
@@ -193,7 +197,9 @@ class Codec:
             pairs = [(event.metric, event.value)]
         for metric, value in pairs:
             if not math.isfinite(value) or abs(value) > LARGEST:
-                raise RejectedError("value", f"{metric[:40]} is {value}: finite values up to 1e300 do")
+                raise RejectedError(
+                    "value", f"{metric[:40]} is {value}: finite values up to 1e300 do"
+                )
         try:
             return [(time, self.code(event.source, metric), float(v)) for metric, v in pairs]
         except SeriesNameError as error:
@@ -265,9 +271,17 @@ def _json_reason(raw: bytes) -> str:
     return "json"
 
 
-def _committable(partition: Any, offset: Any) -> dict[int, int]:
-    """The offset behind the last message of each partition."""
-    if not len(partition):
-        return {}
-    parts = np.unique(partition)
-    return {int(p): int(offset[partition == p].max()) + 1 for p in parts}
+def _bounds(partition: Any, offset: Any) -> tuple[dict[int, int], dict[int, int]]:
+    """The first offset of each partition, and the one behind its last."""
+    first: dict[int, int] = {}
+    behind: dict[int, int] = {}
+    if len(partition):
+        # A partition's messages come in order, and mostly in long runs.
+        starts = np.flatnonzero(np.diff(partition)) + 1
+        begin = np.concatenate([np.zeros(1, dtype=np.intp), starts])
+        end = np.append(starts, len(partition)) - 1
+        for b, e in zip(begin.tolist(), end.tolist(), strict=True):
+            p = int(partition[b])
+            first.setdefault(p, int(offset[b]))
+            behind[p] = int(offset[e]) + 1
+    return first, behind

@@ -78,8 +78,7 @@ class GroupConsumer:
     def poll(self, count: int, wait_s: float) -> tuple[list[Message], list[KafkaError]]:
         """Up to ``count`` messages within ``wait_s``, and errors that concern partitions."""
         messages = self._consumer.consume(count, wait_s)
-        # error() on each message costs less than a second list, and errors are rare
-        if not any(m.error() for m in messages):
+        if not any(map(Message.error, messages)):
             return messages, []
         good = [m for m in messages if not m.error()]
         return good, [e for m in messages if (e := m.error())]

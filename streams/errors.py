@@ -24,3 +24,7 @@ class BrokerError(StreamsError):
 
 class SourceError(StreamsError):
     """Give up: a file or an option can't be read as events; says what and where."""
+
+
+class UnusableError(StreamsError):
+    """Give up: new settings or a new model can't be used; what counted before goes on."""

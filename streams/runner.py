@@ -9,9 +9,11 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,22 +24,34 @@ from streams import checkpoint, snapshots
 from streams.batch import EventBatch
 from streams.checkpoint import FencedError, Move, Owned
 from streams.clock import from_us
-from streams.codec import Codec, Reject
+from streams.codec import Codec, Decoded, Reject
 from streams.consumer import GroupConsumer, Place
 from streams.dead_letter import DeadLetters
-from streams.errors import StreamsError
+from streams.errors import StreamsError, UnusableError
 from streams.models import Stream
+from streams.pipeline import Pipeline
 from streams.series import SeriesIndex
 from streams.series_store import SeriesStore
+from streams.snapshots import Chunk
 from streams.snapshotter import Rows, Snapshotter
 from streams.status import StatusReporter
 from streams.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
-MAX_BACKOFF_S = 10.0
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 5.0
 LEAVE_WITHIN_S = 7.0
-LATENCY_SAMPLE = 32
+WORKER_PATIENCE_S = 1.0
+SAMPLES_A_BATCH = 16
+
+
+class BatchLostError(StreamsError):
+    """Retry: a batch was not stored; its lane begins again from what is."""
+
+    def __init__(self, lane: Lane, reason: str) -> None:
+        self.lane = lane
+        super().__init__(reason)
 
 
 class Engine(Rows, Protocol):
@@ -73,7 +87,7 @@ class Sink(Protocol):
     ) -> Any: ...
     def prepare(self, pending: Any) -> None: ...
     def write(self, pending: Any) -> None: ...
-    def committed(self, pending: Any) -> Any: ...
+    def found(self, pending: Any) -> Any: ...
 
 
 class Listener(Protocol):
@@ -95,7 +109,8 @@ class Lane:
     versions: Versions
     sink: Sink
     owned: dict[int, Owned] = field(default_factory=dict)
-    position: dict[int, int] = field(default_factory=dict)
+    position: dict[int, int] = field(default_factory=dict)  # decoded, by the loop
+    scored: dict[int, int] = field(default_factory=dict)  # by the worker
     silent_below: dict[int, int] = field(default_factory=dict)
     snapshotter: Snapshotter | None = None
 
@@ -105,7 +120,7 @@ class Lane:
 
     def replaying(self) -> list[int]:
         """Partitions whose state has not reached yet what is stored of them."""
-        return [p for p, below in self.silent_below.items() if self.position[p] < below]
+        return [p for p, below in self.silent_below.items() if self.scored[p] < below]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +171,14 @@ class Runner:
         self._status = status
         self._now = monotonic
         self._stopping = False
-        self._holding = False
-        self._lost_while_holding = False
         self._waiting: list[tuple[float, Place]] = []
         self._next_flush = self._now() + settings.flush_s
         self._next_config = 0.0
+        self._generation = 0
+        self._submitted = 0
+        self._abandon = threading.Event()
+        self._scoring = Pipeline("scoring")
+        self._writing = Pipeline("storing")
         self._series = SeriesStore()
         self._dead_letters = DeadLetters(settings.dead_letter_ratio_limit)
         self.totals = Totals()
@@ -180,21 +198,27 @@ class Runner:
         Raises:
             StreamsError: what a person must mend first.
         """
-        self._refresh_versions(force=True)
+        for lane in self._lanes.values():
+            lane.versions.refresh()
         self._consumer.subscribe(list(self._lanes), self._revoked)
         try:
             while not self._stopping and not self._done():
                 self._turn()
             self._leave()
         finally:
+            self._abandon.set()
+            self._scoring.close()
+            self._writing.close()
             self._status.close()
             self._listener.close()
             self._consumer.close()
         return self.totals
 
-    # -- one turn ------------------------------------------------------------------------------
+    # -- the loop's thread: poll, decode, hand over ----------------------------------------------
 
     def _turn(self) -> None:
+        if self._failed():
+            self._mend()
         self._activate()
         messages, errors = self._consumer.poll(
             self._settings.batch_size, self._settings.batch_wait_s
@@ -210,20 +234,73 @@ class Runner:
             mine = messages
             if len(self._lanes) > 1:
                 mine = [m for m in messages if m.topic() == lane.stream.topic]
-            if mine:
-                self._watch.start()
-            if mine or flush:
-                self._work(lane, mine, flush)
-            if mine:
-                self.totals.wall_s, self.totals.cpu_s = self._watch.read()
-            if lane.snapshotter is not None and lane.owned:
-                ready = [o for p, o in lane.owned.items() if p not in lane.silent_below]
-                lane.snapshotter.step(ready, self._now())
+            if (mine or flush) and lane.owned:
+                self._hand_over(lane, mine, flush)
         self._report()
 
-    def _work(self, lane: Lane, messages: list[Message], flush: bool) -> None:
-        messages = self._current(lane, messages)
+    def _hand_over(self, lane: Lane, messages: list[Message], flush: bool) -> None:
+        """Decode, and let the worker go on with it; waits while the worker has enough."""
+        self._status.busy = bool(messages)
+        if messages:
+            self._watch.start()
         decoded = lane.codec.decode(messages)
+        position = lane.position
+        if any(position.get(p, 1 << 62) > first for p, first in decoded.first.items()):
+            # of a partition that is not ours (any more), or fetched before a seek
+            messages = [m for m in messages if m.offset() >= position.get(m.partition(), 1 << 62)]
+            decoded = lane.codec.decode(messages)
+        sample = messages[:: max(1, len(messages) // SAMPLES_A_BATCH)]
+        timestamps = [m.timestamp()[1] for m in sample]
+        position.update(decoded.batch.committable)
+        self._submitted += len(decoded.batch)
+        generation = self._generation
+        job = partial(self._score, lane, decoded, timestamps, flush)
+        paused: list[Place] = []
+        while not self._scoring.submit(job, WORKER_PATIENCE_S):
+            if not paused:
+                paused = [(lane.stream.topic, p) for p in lane.owned]
+                self._consumer.pause(paused)
+            # Serves rebalances, and keeps us in the group; paused partitions give nothing.
+            self._consumer.poll(1, 0.05)
+            if generation != self._generation or self._failed() or self._stopping:
+                self._start_over(lane, "a batch was given up while the worker could not store")
+                return
+        if paused:
+            self._consumer.resume([p for p in paused if p in self._consumer.assigned])
+
+    def _busy(self) -> bool:
+        return self._scoring.busy or self._writing.busy
+
+    def _failed(self) -> bool:
+        return self._scoring.failed or self._writing.failed
+
+    def _take_error(self) -> BaseException | None:
+        errors = [self._scoring.take_error(), self._writing.take_error()]
+        return next((e for e in reversed(errors) if e is not None), None)
+
+    def _mend(self) -> None:
+        """A batch could not be stored: begin again from what is."""
+        self._abandon.set()
+        self._quiesce(LEAVE_WITHIN_S)
+        error = self._take_error()
+        self._abandon.clear()
+        if isinstance(error, BatchLostError):
+            self._start_over(error.lane, str(error))
+        elif error is not None:
+            raise error
+
+    def _quiesce(self, wait_s: float) -> bool:
+        """Until both threads rest: what they were at is stored, or given up (False)."""
+        deadline = self._now() + wait_s
+        for pipeline in (self._scoring, self._writing):
+            if not pipeline.drain(max(0.0, deadline - self._now())):
+                self._abandon.set()
+                pipeline.drain(30)
+        return not self._failed()
+
+    # -- the scoring thread ---------------------------------------------------------
+
+    def _score(self, lane: Lane, decoded: Decoded, timestamps: list[int], flush: bool) -> None:
         batch, rejects = decoded.batch, decoded.rejects
         if lane.silent_below:
             batch = batch.take(lane.engine.unseen(batch))
@@ -233,40 +310,46 @@ class Runner:
             for version, events in lane.versions.split(batch)
             if len(events)
         ]
-        lane.position.update(batch.committable)
         moves = self._moves(lane, batch, rejects)
+        lane.scored.update(batch.committable)
+        replaying = lane.replaying()
         if moves or flush:
-            self._store(lane, parts, moves, rejects, flush)
+            self._patiently(lane, lambda: self._series.ensure(lane.stream, lane.index))
+            pending = lane.sink.build(parts, dict(lane.owned), flush=flush, replaying=replaying)
+            chunk = None
+            if lane.snapshotter is not None:
+                ready = [o for p, o in lane.owned.items() if p not in replaying]
+                chunk = lane.snapshotter.take(ready, lane.scored, self._now())
+            job = partial(
+                self._store,
+                lane,
+                dict(lane.owned),
+                pending,
+                moves,
+                rejects,
+                timestamps,
+                chunk,
+                flush,
+            )
+            while not self._writing.submit(job, 0.2):
+                if self._abandon.is_set():
+                    raise BatchLostError(lane, "given up while the database was away")
         for partition, below in list(lane.silent_below.items()):
-            if lane.position[partition] >= below:
+            if partition not in replaying:
                 del lane.silent_below[partition]
                 log.info("partition.caught_up partition=%s offset=%s", partition, below)
-        self._status.count(messages, len(batch), len(rejects))
-        self.totals.events += sum(m.events for m in moves)
-        self.totals.batches += 1 if moves else 0
-
-    def _current(self, lane: Lane, messages: list[Message]) -> list[Message]:
-        """Without what came of a partition that is not ours (any more) or stands elsewhere."""
-        position = lane.position
-        if all(m.partition() in position for m in messages):
-            firsts: dict[int, int] = {}
-            for m in reversed(messages):
-                firsts[m.partition()] = m.offset()
-            if all(offset >= position[p] for p, offset in firsts.items()):
-                return messages
-        return [m for m in messages if m.offset() >= position.get(m.partition(), 1 << 62)]
 
     def _moves(self, lane: Lane, batch: EventBatch, rejects: list[Reject]) -> list[Move]:
         moves = []
         for partition, next_offset in batch.committable.items():
-            owned = lane.owned[partition]
-            if next_offset <= owned.next_offset:
+            start = max(lane.scored[partition], lane.silent_below.get(partition, 0))
+            if next_offset <= start:
                 continue
-            mine = (batch.partition == partition) & (batch.offset >= owned.next_offset)
+            mine = (batch.partition == partition) & (batch.offset >= start)
             events = int(np.count_nonzero(mine))
             moves.append(
                 Move(
-                    owned,
+                    lane.owned[partition],
                     next_offset,
                     events,
                     sum(r.partition == partition for r in rejects),
@@ -275,26 +358,30 @@ class Runner:
             )
         return moves
 
-    # -- storing -------------------------------------------------------------------------------
+    # -- the storing thread ------------------------------------------------------------------------
 
     def _store(
         self,
         lane: Lane,
-        parts: list[Any],
+        owned: dict[int, Owned],
+        pending: Any,
         moves: list[Move],
         rejects: list[Reject],
+        timestamps: list[int],
+        chunk: Chunk | None,
         flush: bool,
     ) -> None:
-        owned = {p: o for p, o in lane.owned.items()}
-        pending: Any = None
-        backoff = 0.1
-        while True:
+        """One transaction; what rides on its commit follows.
+
+        Raises:
+            BatchLostError: the partitions have another owner, or the loop gave the batch up.
+        """
+        tries = 0
+
+        def write() -> None:
+            nonlocal tries
+            tries += 1
             try:
-                if pending is None:
-                    self._series.ensure(lane.stream, lane.index)
-                    pending = lane.sink.build(
-                        parts, owned, flush=flush, replaying=lane.replaying()
-                    )
                 lane.sink.prepare(pending)
                 with transaction.atomic():
                     checkpoint.advance(moves)
@@ -303,58 +390,54 @@ class Runner:
                             checkpoint.hold(other)
                     self._dead_letters.write(rejects, owned)
                     lane.sink.write(pending)
-                break
             except FencedError as fenced:
-                if self._retried_after_commit(backoff, moves):
-                    break
-                self._start_over(lane, str(fenced))
-                return
+                # A commit whose answer was lost looks like a fence when it is tried again.
+                if tries == 1 or not moves or not checkpoint.stored(moves):
+                    raise BatchLostError(lane, str(fenced)) from fenced
+
+        self._patiently(lane, write)
+        checkpoint.committed(moves)
+        events = sum(m.events for m in moves)
+        self.totals.events += events
+        self.totals.rejects += len(rejects)
+        self.totals.batches += 1 if moves else 0
+        self.totals.onsets += self._listener.found(lane.sink.found(pending))
+        if timestamps:
+            self._status.count(timestamps, events, len(rejects))
+            self.totals.wall_s, self.totals.cpu_s = self._watch.read()
+        if chunk is not None and lane.snapshotter is not None:
+            lane.snapshotter.put(chunk)
+        self._dead_letters.check(events, len(rejects))
+
+    def _patiently(self, lane: Lane, action: Callable[[], None]) -> None:
+        """Try until the database answers.
+
+        Raises:
+            BatchLostError: the loop gave up on it.
+        """
+        backoff = FIRST_BACKOFF_S
+        while True:
+            try:
+                action()
             except (OperationalError, InterfaceError) as error:
                 log.warning("database.unreachable error=%s retry_in_s=%.1f", _line(error), backoff)
-                if not self._hold(lane, backoff):
-                    self._start_over(lane, "the partition moved while the database was away")
-                    return
+                connection.close()
+                if self._abandon.wait(backoff):
+                    raise BatchLostError(lane, "given up while the database was away") from error
                 backoff = min(MAX_BACKOFF_S, backoff * 2)
-        checkpoint.committed(moves)
-        found = lane.sink.committed(pending)
-        self.totals.onsets += self._listener.found(found)
-        self.totals.rejects += len(rejects)
-        self._resume(lane)
-        self._consumer.follow(
-            {(lane.stream.topic, m.owned.partition): m.next_offset for m in moves}
-        )
-        self._dead_letters.check(sum(m.events for m in moves), len(rejects))
+                continue
+            if backoff > FIRST_BACKOFF_S:
+                log.info("database.back")
+            return
 
-    @staticmethod
-    def _retried_after_commit(backoff: float, moves: list[Move]) -> bool:
-        """A commit whose answer was lost looks like a fence when it is tried again."""
-        return backoff > 0.1 and bool(moves) and checkpoint.stored(moves)
-
-    def _hold(self, lane: Lane, wait_s: float) -> bool:
-        """Wait for the database with partitions paused; False if one was taken from us."""
-        if not self._holding:
-            self._holding = True
-            self._lost_while_holding = False
-            self._consumer.pause([(lane.stream.topic, p) for p in lane.owned])
-        connection.close()
-        deadline = self._now() + wait_s
-        while self._now() < deadline:
-            # keeps us in the group; paused partitions give nothing
-            self._consumer.poll(1, min(0.2, wait_s))
-            if self._stopping:
-                raise StreamsError("stopped while the database did not answer; nothing is lost")
-        return not self._lost_while_holding
-
-    def _resume(self, lane: Lane) -> None:
-        if self._holding:
-            self._holding = False
-            self._consumer.resume([(lane.stream.topic, p) for p in lane.owned])
-            log.info("database.back")
+    # -- partitions come and go ----------------------------------------------------------------
 
     def _start_over(self, lane: Lane, why: str) -> None:
         """What is in memory may be wrong: drop it, and begin again from what is stored."""
+        self._quiesce(LEAVE_WITHIN_S)
+        self._take_error()
+        self._abandon.clear()
         log.warning("partitions.start_over reason=%s partitions=%s", why, sorted(lane.owned))
-        self._holding = False
         places = [(lane.stream.topic, p) for p in lane.owned]
         self._consumer.pause([p for p in places if p in self._consumer.assigned])
         for place in places:
@@ -362,12 +445,14 @@ class Runner:
             # a group that has moved on tells us with the next polls; then these are not ours
             self._waiting.append((self._now() + 1.0, place))
 
-    # -- partitions come and go ----------------------------------------------------------------
-
     def _activate(self) -> None:
         self._waiting += [(0.0, place) for place in self._consumer.take_fresh()]
         due = [w for w in self._waiting if w[0] <= self._now()]
+        if not due:
+            return
         self._waiting = [w for w in self._waiting if w[0] > self._now()]
+        if not self._quiesce(WORKER_PATIENCE_S):
+            self._mend()
         for _, place in due:
             if place not in self._consumer.assigned:
                 continue
@@ -402,8 +487,9 @@ class Runner:
             base = max(low, owned.next_offset)
         base = max(base, low)
         lane.versions.attach(owned)
+        lane.versions.append(owned, owned.next_offset)
         lane.owned[partition] = owned
-        lane.position[partition] = base
+        lane.position[partition] = lane.scored[partition] = base
         if base < owned.next_offset:
             lane.silent_below[partition] = owned.next_offset
         self._listener.recover(owned)
@@ -464,14 +550,15 @@ class Runner:
         return count
 
     def _revoked(self, places: list[Place], lost: bool) -> None:
-        """Called while polling: hand over with a snapshot, so that the next owner starts at once."""
-        self._lost_while_holding = True
+        """Called while polling: hand over with a snapshot, so that the next owner starts soon."""
+        self._generation += 1
+        stored = self._quiesce(0.0 if lost else LEAVE_WITHIN_S)
         for place in places:
             lane = self._lanes[place[0]]
             owned = lane.owned.get(place[1])
-            if owned and not lost and not self._holding and place[1] not in lane.silent_below:
+            if stored and owned and not lost and place[1] not in lane.silent_below:
                 self._final_snapshot(lane, owned, self._now() + 5.0)
-            if not self._holding:
+            if stored:
                 self._forget(place)
         log.info("partitions.revoked places=%s lost=%s", places, lost)
 
@@ -492,6 +579,7 @@ class Runner:
         lane.versions.detach(place[1])
         lane.owned.pop(place[1], None)
         lane.position.pop(place[1], None)
+        lane.scored.pop(place[1], None)
         lane.silent_below.pop(place[1], None)
 
     def _partition_error(self, error: Any) -> None:
@@ -502,18 +590,18 @@ class Runner:
 
     # -- housekeeping --------------------------------------------------------------------------
 
-    def _refresh_versions(self, *, force: bool = False) -> None:
+    def _refresh_versions(self) -> None:
         self._next_config = self._now() + self._settings.config_poll_s
         for lane in self._lanes.values():
             try:
-                lane.versions.refresh()
-                for partition, owned in lane.owned.items():
-                    lane.versions.append(owned, lane.position[partition])
+                if lane.versions.refresh() and self._quiesce(WORKER_PATIENCE_S):
+                    for partition, owned in lane.owned.items():
+                        lane.versions.append(owned, lane.scored[partition])
             except FencedError as fenced:
                 self._start_over(lane, str(fenced))
+            except UnusableError as error:
+                log.error("config.refused error=%s; the last good version stays", _line(error))
             except (OperationalError, InterfaceError) as error:
-                if force:
-                    raise
                 log.warning("config.unreadable error=%s", _line(error))
                 connection.close()
 
@@ -522,7 +610,9 @@ class Runner:
             return
         partitions = []
         for topic, lane in self._lanes.items():
-            for p, position in lane.position.items():
+            stored = {p: o.next_offset for p, o in lane.owned.items()}
+            self._consumer.follow({(topic, p): n for p, n in stored.items()})
+            for p, position in stored.items():
                 _, high = self._consumer.watermarks((topic, p))
                 end = max(high, position)
                 partitions.append(
@@ -537,12 +627,12 @@ class Runner:
 
     def _done(self) -> bool:
         limit = self._settings.max_events
-        if limit is not None and self.totals.events >= limit:
+        if limit is not None and self._submitted >= limit:
             return True
         if not self._settings.exit_at_end or self._waiting or self._consumer.fresh:
             return False
         places = [(t, p) for t, lane in self._lanes.items() for p in lane.position]
-        if not places or self._status.busy:
+        if not places or self._status.busy or self._busy() or self._failed():
             return False
         return all(
             self._lanes[t].position[p] >= self._consumer.watermarks((t, p), cached=False)[1]
@@ -552,18 +642,27 @@ class Runner:
     def _leave(self) -> None:
         deadline = self._now() + LEAVE_WITHIN_S
         for lane in self._lanes.values():
-            self._work(lane, [], flush=True)
-            for partition, owned in list(lane.owned.items()):
-                if partition not in lane.silent_below:
+            if not self._failed() and lane.owned:
+                job = partial(self._score, lane, lane.codec.decode([]), [], True)
+                self._scoring.submit(job, LEAVE_WITHIN_S)
+        whole = self._quiesce(max(0.0, deadline - self._now()))
+        error = self._take_error()
+        for lane in self._lanes.values():
+            for partition, owned in lane.owned.items():
+                if whole and partition not in lane.silent_below:
                     self._final_snapshot(lane, owned, deadline)
             if lane.snapshotter is not None:
                 lane.snapshotter.close()
+        if not whole:
+            log.warning("consumer.left_early reason=%s; the next start goes on from there", error)
         log.info(
             "consumer.left events=%s rejects=%s anomalies=%s",
             self.totals.events,
             self.totals.rejects,
             self.totals.onsets,
         )
+        if error is not None and not isinstance(error, BatchLostError):
+            raise error
 
 
 def instance_name(configured: str | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,13 +31,15 @@ def check_name(role: str, name: str) -> None:
 class SeriesIndex:
     """(source, metric) ↔ code for one stream; ``ids[code]`` is the database id, 0 until known.
 
-    Codes are given in order of arrival and mean nothing outside this process.
+    Codes are given in order of arrival and mean nothing outside this process. One thread gives
+    codes while another may learn ids.
     """
 
     def __init__(self) -> None:
         self.codes: dict[tuple[str, str], int] = {}
         self.names: list[tuple[str, str]] = []
         self._ids = np.zeros(1024, dtype=np.int64)
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -56,11 +60,12 @@ class SeriesIndex:
             return known
         check_name("source", source)
         check_name("metric", metric)
-        code = len(self.names)
-        self.names.append((source, metric))
-        self.codes[(source, metric)] = code
-        if code >= len(self._ids):
-            self._ids = np.concatenate([self._ids, np.zeros(len(self._ids), dtype=np.int64)])
+        with self._lock:
+            code = len(self.names)
+            if code >= len(self._ids):
+                self._ids = np.concatenate([self._ids, np.zeros(len(self._ids), dtype=np.int64)])
+            self.names.append((source, metric))
+            self.codes[(source, metric)] = code
         return code
 
     def unstored(self) -> NDArray[np.intp]:
@@ -69,4 +74,5 @@ class SeriesIndex:
 
     def learn_ids(self, codes: NDArray[np.intp], ids: NDArray[np.int64]) -> None:
         """Note the database ids of ``codes``."""
-        self._ids[codes] = ids
+        with self._lock:
+            self._ids[codes] = ids

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import psycopg
 from django.db import connection, transaction
 
 from streams.checkpoint import Owned, hold
@@ -52,7 +53,8 @@ def write(chunk: Chunk) -> None:
     with transaction.atomic():
         hold(owned)
         if chunk.rows:
-            with connection.cursor() as cursor:
+            # Bound in the server: Django's own cursors would write every byte as two of text.
+            with psycopg.Cursor(connection.connection) as cursor:
                 cursor.execute(
                     _UPSERT,
                     [

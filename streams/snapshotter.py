@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,46 +52,58 @@ class Snapshotter:
         self._rows = rows
         self._interval_s = interval_s
         self._per_chunk = max(1, chunk_bytes // rows.row_bytes)
-        self._queue: queue.Queue[snapshots.Chunk | None] = queue.Queue(maxsize=2)
+        self._queue: queue.Queue[snapshots.Chunk | None] = queue.Queue(maxsize=3)
         self._failed: set[tuple[int, int]] = set()
         self._lock = threading.Lock()
         self._rounds: list[_Round] = []
-        self._next_s = 0.0
+        self._next_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
         self._thread.start()
 
-    def step(self, owned: list[Owned], now_s: float) -> bool:
-        """After a commit, or while idle: copy one chunk if the writer has room; True if it did."""
+    def take(
+        self, owned: list[Owned], scored: Mapping[int, int], now_s: float
+    ) -> snapshots.Chunk | None:
+        """Between batches: copy one chunk if it is time and the writer has room.
+
+        ``scored`` is the next offset to score of each partition. The chunk holds the state behind
+        the batch that was scored last, so it goes to :meth:`put` once that one is stored.
+        """
+        if self._next_s is None:
+            self._next_s = now_s + self._interval_s
         if not self._rounds:
             if now_s < self._next_s:
-                return False
+                return None
             self._next_s = now_s + self._interval_s
             self._rounds = [
-                _Round(o, o.next_offset, self._rows.changed_slots(o.partition))
+                _Round(o, scored[o.partition], self._rows.changed_slots(o.partition))
                 for o in owned
-                if o.next_offset > o.snapshot_offset
+                if scored[o.partition] > o.snapshot_offset
             ]
         if not self._rounds or self._queue.full():
-            return False
+            return None
         current = self._rounds[0]
+        key = (current.owned.partition, current.owned.epoch)
         with self._lock:
-            failed = (current.owned.partition, current.owned.epoch) in self._failed
-            self._failed.discard((current.owned.partition, current.owned.epoch))
+            failed = key in self._failed
+            self._failed.discard(key)
         if failed:
             self._rows.changed[current.slots[: current.taken]] = True
             self._rounds.pop(0)
-            return False
+            return None
         chunk = self._chunk(current)
         if chunk.base is not None:
             self._rounds.pop(0)
-        self._queue.put_nowait(chunk)
-        return True
+        return chunk
+
+    def put(self, chunk: snapshots.Chunk) -> None:
+        """Let the thread write a chunk whose events are stored by now."""
+        self._queue.put(chunk)
 
     def drop(self, partition: int) -> None:
         """The partition is no longer ours, or starts afresh."""
         self._rounds = [r for r in self._rounds if r.owned.partition != partition]
 
-    def final(self, owned: Owned, deadline_s: float, clock: object) -> bool:
+    def final(self, owned: Owned, deadline_s: float, clock: Callable[[], float]) -> bool:
         """Write all that changed of one partition, in the caller's thread, while time allows.
 
         Raises:
@@ -101,7 +114,7 @@ class Snapshotter:
         if owned.next_offset <= owned.snapshot_offset:
             return True
         current = _Round(owned, owned.next_offset, self._rows.changed_slots(owned.partition))
-        while clock() < deadline_s:  # type: ignore[operator]
+        while clock() < deadline_s:
             chunk = self._chunk(current)
             snapshots.write(chunk)
             if chunk.base is not None:

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from confluent_kafka import Message
 from django.db import Error, connection
 from django.db.models import F
 from prometheus_client import Counter, Gauge, Histogram
@@ -30,7 +29,6 @@ LATENCY = Histogram(
     buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 60),
 )
 
-SAMPLES_A_BATCH = 16
 WINDOW_S = 10.0
 
 
@@ -56,11 +54,8 @@ class StatusReporter:
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
         self._thread.start()
 
-    def count(self, messages: Sequence[Message], events: int, rejects: int) -> None:
-        """A batch was stored; ``messages`` are sampled for their latency."""
-        self.busy = bool(messages)
-        if not messages:
-            return
+    def count(self, timestamps_ms: Sequence[int], events: int, rejects: int) -> None:
+        """A batch was stored; ``timestamps_ms`` are the broker's, of a sample of it."""
         now = time.monotonic()
         self._events.append((now, events))
         self._unsent["events"] += events
@@ -68,9 +63,8 @@ class StatusReporter:
         EVENTS.inc(events)
         REJECTS.inc(rejects)
         wall_ms = time.time() * 1000
-        step = max(1, len(messages) // SAMPLES_A_BATCH)
-        for message in messages[::step]:
-            late_ms = max(0.0, wall_ms - message.timestamp()[1])
+        for timestamp_ms in timestamps_ms:
+            late_ms = max(0.0, wall_ms - timestamp_ms)
             self._latency.append((now, late_ms))
             LATENCY.observe(late_ms / 1000)
         while len(self._latency) > 4096:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import resource
+import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -98,6 +99,7 @@ def whole(
     warm_up(config)
     gc.collect()
     gc.freeze()
+    sys.setswitchinterval(0.0005)
     before = _rss_mb()
     totals = runner.run()
     return Measured(totals.events, totals.wall_s, totals.cpu_s, _rss_mb(), before, totals.onsets)

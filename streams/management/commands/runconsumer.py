@@ -11,9 +11,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, ProgrammingError
 
-from config.wiring import RunOptions, build_runner, warm_up
-from detection.errors import DetectionError
-from streams.errors import StreamsError
+from config.wiring import KNOWN_ERRORS, RunOptions, build_runner, warm_up
 from streams.runner import instance_name
 from streams.timestamps import TimestampError, parse_one
 
@@ -60,9 +58,12 @@ class Command(BaseCommand):
         # What is loaded now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
+        # Two threads share the interpreter; the default of 5 ms would let one starve the other
+        # behind every short call into numpy.
+        sys.setswitchinterval(0.0005)
         try:
             totals = runner.run()
-        except (StreamsError, DetectionError) as error:
+        except KNOWN_ERRORS as error:
             raise CommandError(str(error)) from None
         self.stdout.write(
             f"{totals.events} events, {totals.onsets} anomalies, {totals.rejects} dead letters"
