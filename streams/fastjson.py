@@ -278,7 +278,8 @@ def _number(buf: Any, address: Any, at: int, end: int) -> tuple[int, float, int]
             x = x / _POWERS[-exponent]
         else:
             x = x * _POWERS[exponent]
-        if negative:
+        # an integer has no negative zero, for the strict decoder either
+        if negative and not (plain and mantissa == 0):
             x = -x
     else:
         x = _strtod(address + np.uintp(start), np.uintp(0))
@@ -367,11 +368,11 @@ def _scan(
                 if key == 2:
                     value = x
                 elif whole != _BAD and whole > 0:
-                    if whole < 100_000_000_000:
+                    if whole < 10_000_000_000:
                         time = whole * 1_000_000
-                    elif whole < 100_000_000_000_000:
+                    elif whole < 10_000_000_000_000:
                         time = whole * 1_000
-                    elif whole < 100_000_000_000_000_000:
+                    elif whole < 10_000_000_000_000_000:
                         time = whole
                     else:
                         time = whole // 1_000

@@ -39,8 +39,10 @@ def parse_one(raw: object, naive_zone: ZoneInfo | None = None) -> int:
 
 
 def _from_text(raw: str, naive_zone: ZoneInfo | None) -> int:
+    text = raw.strip()
     try:
-        moment = dt.datetime.fromisoformat(raw.strip())
+        # RFC 3339 allows a lower-case z, Python's reader does not
+        moment = dt.datetime.fromisoformat(text[:-1] + "Z" if text.endswith("z") else text)
     except ValueError as error:
         raise TimestampError(f"{raw[:40]!r} is not ISO 8601") from error
     if moment.tzinfo is None:
@@ -62,18 +64,20 @@ def _from_number(raw: int | float) -> int:
         raise TimestampError(f"{raw} is no time")
     size = abs(raw)
     # The four units of one moment lie a factor 1,000 apart; for 1971…2199 the ranges don't meet.
-    if size < 1e11:
+    if size < 1e10:
         return round(raw * 1_000_000)
-    if size < 1e14:
+    if size < 1e13:
         return round(raw * 1_000)
-    if size < 1e17:
+    if size < 1e16:
         return int(raw)
     return int(raw) // 1_000
 
 
 def parse_texts(texts: list[str]) -> NDArray[np.int64]:
     """µs of each common ISO form, ``UNPARSED`` where :func:`parse_one` has to look. Shape [n]."""
-    fixed = np.array([t if len(t) <= WIDTH else "" for t in texts], dtype=f"U{WIDTH}")
+    # numpy ends a text at NULs, so one that holds any is not for it
+    plain = [t if len(t) <= WIDTH and "\0" not in t else "" for t in texts]
+    fixed = np.array(plain, dtype=f"U{WIDTH}")
     codes = fixed.view(np.uint32).reshape(len(texts), WIDTH)
     out = np.empty(len(texts), dtype=np.int64)
     _parse_rows(codes, out)
