@@ -17,7 +17,8 @@ CHUNK = 5_000
 _OLD_CANDIDATES = """
 DELETE FROM anomalies_candidate WHERE ctid = ANY (ARRAY(
     SELECT c.ctid FROM anomalies_candidate c JOIN streams_series s ON s.id = c.series_id
-     WHERE c.event_at < LEAST(%(now)s, COALESCE(s.last_event_at, %(now)s)) - make_interval(secs => %(age_s)s)
+     WHERE c.event_at < LEAST(%(now)s, COALESCE(s.last_event_at, %(now)s))
+                        - make_interval(secs => %(age_s)s)
      LIMIT %(chunk)s))
 """
 

@@ -19,7 +19,7 @@ from django.db import connection, models
 from numpy.typing import NDArray
 
 from anomalies.explain import anomaly_type, sentence
-from anomalies.models import Anomaly, Outbox
+from anomalies.models import Anomaly, AnomalyType, Outbox
 from anomalies.results import result_of
 from detection import episodes
 from detection.ensemble import score_from_oddness
@@ -260,7 +260,7 @@ class AnomalySink:
             anomaly.metric,
             float(scored.events.values[i, 0]),
             expected,
-            anomaly.anomaly_type,
+            AnomalyType(anomaly.anomaly_type),
             anomaly.direction,
             anomaly.onset_at,
             scored.version.time_zone,

@@ -21,7 +21,7 @@ class ThresholdPolicyForm(forms.ModelForm[ThresholdPolicy]):
             "threshold", "direction", "min_absolute_deviation", "min_relative_deviation",
             "medium_from", "high_from", "critical_from",
         )  # fmt: skip
-        help_texts: dict[str, Any] = {  # noqa: RUF012  (Django's Meta)
+        help_texts: dict[str, Any] = {
             "direction": "Which way a value must leave its expected band: up, down or both.",
             "priority": "Among policies that are equally narrow the higher number wins.",
             "medium_from": "An anomaly below this score is low.",

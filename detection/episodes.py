@@ -176,7 +176,7 @@ def _severity(score: float, p: Any) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _over(score: float, value: float, mid: float, p: Any) -> bool:
+def _over(score: float, value: float, mid: float, p: Any) -> Any:
     """At or over the policy's threshold, in its direction, and far enough from the expected."""
     if not score >= p[0]:
         return False

@@ -1,4 +1,4 @@
-"""What scoring depends on, versioned: threshold policies, stored models, and which of them counted where."""
+"""What scoring depends on, versioned: policies, stored models, and which counted where."""
 
 from __future__ import annotations
 
@@ -107,7 +107,10 @@ class ModelVersion(models.Model):
 
     stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="models")
     metric = models.CharField(
-        max_length=255, blank=True, default="", help_text="Empty: serves every metric of the stream."
+        max_length=255,
+        blank=True,
+        default="",
+        help_text="Empty: serves every metric of the stream.",
     )
     algorithm = models.CharField(max_length=40)
     version = models.PositiveIntegerField()

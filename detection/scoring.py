@@ -81,7 +81,8 @@ class ScoredBatch:
     @property
     def is_anomaly(self) -> NDArray[np.bool_]:
         """Events inside an episode and over its threshold."""
-        return self.outcome.change != episodes.NONE
+        inside: NDArray[np.bool_] = self.outcome.change != episodes.NONE
+        return inside
 
 
 class ZoneClock:
@@ -98,7 +99,9 @@ class ZoneClock:
         if self._utc or not len(seconds):
             return seconds
         quarters, inverse = np.unique(seconds // 900, return_inverse=True)
-        return seconds + np.array([self._offset(int(q)) for q in quarters])[inverse]
+        shift = np.array([self._offset(int(q)) for q in quarters], dtype=np.int64)
+        local: NDArray[np.int64] = seconds + shift[inverse]
+        return local
 
     def _offset(self, quarter: int) -> int:
         known = self._offsets.get(quarter)
@@ -146,7 +149,8 @@ class ScoringEngine:
     def slots_of(self, partition: int) -> NDArray[np.int64]:
         """Slots in use for a partition."""
         known = self._slots[partition]
-        return known[known >= 0].astype(np.int64)
+        used: NDArray[np.int64] = known[known >= 0].astype(np.int64)
+        return used
 
     def changed_slots(self, partition: int) -> NDArray[np.int64]:
         """Slots whose row differs from the last snapshot that was taken of it."""
@@ -155,7 +159,8 @@ class ScoringEngine:
 
     def last_offsets(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """The last event each slot has seen."""
-        return self._episodes()[slots, episodes.LAST_OFFSET].astype(np.int64)
+        seen: NDArray[np.int64] = self._episodes()[slots, episodes.LAST_OFFSET].astype(np.int64)
+        return seen
 
     def restore(
         self, partition: int, codes: NDArray[np.int32], layout: str, rows: Sequence[bytes]
@@ -276,7 +281,10 @@ class ScoringEngine:
         if but:
             slots = slots[~np.isin(self.slot_partition[slots], list(but))]
         rows = self._episodes()
-        return slots[(rows[slots, episodes.EPISODE_DIRTY] * rows[slots, episodes.OPEN]) == 1.0]
+        dirty: NDArray[np.int64] = slots[
+            (rows[slots, episodes.EPISODE_DIRTY] * rows[slots, episodes.OPEN]) == 1.0
+        ]
+        return dirty
 
     def forget_touched(self, but: Collection[int] = ()) -> None:
         """All open episodes are stored as they are, but for those partitions."""
@@ -300,7 +308,8 @@ class ScoringEngine:
         """Slots of these partitions whose mark in ``column`` is set."""
         slots = [self.slots_of(p) for p in partitions if p in self._slots]
         every = np.concatenate(slots) if slots else np.zeros(0, dtype=np.int64)
-        return every[self._episodes()[every, column] == 1.0]
+        dirty: NDArray[np.int64] = every[self._episodes()[every, column] == 1.0]
+        return dirty
 
     # -- private -----------------------------------------------------------------------------
 

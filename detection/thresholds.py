@@ -10,32 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LEVELS = np.array(
-    # fmt: off
-    [
-        0.50,
-        0.55,
-        0.60,
-        0.65,
-        0.70,
-        0.725,
-        0.75,
-        0.775,
-        0.80,
-        0.825,
-        0.85,
-        0.875,
-        0.90,
-        0.92,
-        0.94,
-        0.95,
-        0.96,
-        0.97,
-        0.98,
-        0.99,
-    ]
-    # fmt: on
-)
+_LEVELS = "50 55 60 65 70 72.5 75 77.5 80 82.5 85 87.5 90 92 94 95 96 97 98 99"
+LEVELS = np.array([float(percent) / 100 for percent in _LEVELS.split()])
 """Thresholds at which scores and onsets are counted, so that "what if 0.7?" needs no scoring."""
 
 CANDIDATE_FROM = 2

@@ -31,7 +31,7 @@ ModelLoader = Callable[[int], LoadedModel]
 
 
 def payload_of(stream: Stream, base: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that counts now for a stream: ``base`` (the configuration), policies, champions."""
+    """What counts now for a stream: ``base`` (the configuration), policies, champions."""
     champions = ModelVersion.objects.filter(stream=stream, state=ModelVersion.State.CHAMPION)
     return {
         "format": FORMAT,
@@ -212,7 +212,7 @@ class VersionKeeper:
             at = np.maximum(at, 0)
             rank[mine] = at - at.min()
             version[mine] = np.array([v for _, v in entries], dtype=np.int64)[at]
-        parts = np.unique(np.stack([rank, version], axis=1), axis=0) if len(batch) else []
+        parts: list[list[int]] = np.unique(np.stack([rank, version], axis=1), axis=0).tolist()
         if len(parts) == 1:
             return [(self.compiled(int(parts[0][1])), batch)]
         return [(self.compiled(int(v)), batch.take((rank == r) & (version == v))) for r, v in parts]
@@ -222,7 +222,8 @@ class VersionKeeper:
         found: set[int] = set()
         for partition in batch.committable:
             entries = self._entries[partition]
-            offsets = batch.offset[batch.partition == partition] if len(entries) > 1 else ()
+            if len(entries) > 1:
+                offsets = batch.offset[batch.partition == partition]
             if len(entries) == 1 or not len(offsets) or offsets[0] >= entries[-1][0]:
                 found.add(entries[-1][1])
             else:

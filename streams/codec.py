@@ -142,7 +142,7 @@ class Codec:
         keep = np.flatnonzero(status == fastjson.DONE)
         if wide:
             keep = np.repeat(keep, [len(wide.get(i, "1")) for i in keep.tolist()])
-        columns = [time[keep], code[keep], value[keep], partition[keep], offset[keep]]
+        columns: list[Any] = [time[keep], code[keep], value[keep], partition[keep], offset[keep]]
         if wide:
             self._spread(wide, keep, columns)
         batch = EventBatch(

@@ -1,7 +1,7 @@
 """Columns to PostgreSQL's binary COPY format without a Python loop over rows.
 
 Fields have a fixed width and are never NULL (nan stands for it and becomes NULL by ``NULLIF`` in
-the statement that reads the staging table). Format: PostgreSQL documentation, COPY, "Binary Format".
+the statement that reads the staging table). Format: PostgreSQL manual, COPY, "Binary Format".
 """
 
 from __future__ import annotations

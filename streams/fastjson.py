@@ -18,9 +18,9 @@ from streams.timestamps import parse_iso
 
 SLOW, DONE = 0, 1
 
-_strtod = types.ExternalFunction("strtod", types.double(types.uintp, types.uintp))
+_strtod: Any = types.ExternalFunction("strtod", types.double(types.uintp, types.uintp))
 _POWERS = np.array([10.0**e for e in range(23)])
-_BAD = np.int64(-9223372036854775808)
+_BAD: Any = np.int64(-9223372036854775808)
 
 
 class NameTable:
@@ -128,7 +128,7 @@ def _find(
     a_len: int,
     b: int,
     b_len: int,
-) -> int:
+) -> Any:
     h = _hash(buf, a, a_len, b, b_len)
     mask = np.uint64(len(slots) - 1)
     at = h & mask
@@ -218,16 +218,16 @@ def _key(buf: Any, at: int, length: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _number(buf: Any, address: Any, at: int, end: int) -> tuple[int, float, int]:
+def _number(buf: Any, address: Any, at: Any, end: Any) -> Any:
     """(index behind the number or -1, its double, its int where it is a plain one, else _BAD)."""
     start = at
     negative = False
     if at < end and buf[at] == 45:
         negative = True
         at += 1
-    mantissa = np.int64(0)
+    mantissa: Any = np.int64(0)
     digits = 0
-    exponent = 0
+    exponent: Any = 0
     if at < end and buf[at] == 48:
         at += 1
         digits = 0
@@ -264,7 +264,7 @@ def _number(buf: Any, address: Any, at: int, end: int) -> tuple[int, float, int]
                 sign = -1
             at += 1
         first = at
-        power = 0
+        power: Any = 0
         while at < end and buf[at] >= 48 and buf[at] <= 57:
             if power < 10000:
                 power = power * 10 + (np.int64(buf[at]) - 48)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from django.db import connection
 
 from streams.models import PipelineStat, Series
-from streams.ranges import Range, step_for
+from streams.ranges import Range, from_epoch, step_for
 
 CHART_POINTS = 340
 SPARK_POINTS = 48
@@ -118,6 +119,13 @@ class Throughput:
     rejects: list[int]
     latency_p95_ms: list[float | None]
     lag: list[int]
+    end: float
+
+    @property
+    def rates(self) -> list[float]:
+        """Events per second; the last bucket is divided by what has passed of it."""
+        lasted = [min(self.step_s, max(60.0, self.end - t)) for t in self.t]
+        return [n / seconds for n, seconds in zip(self.events, lasted, strict=True)]
 
 
 def throughput(span: Range, points: int = 60) -> Throughput:
@@ -130,7 +138,8 @@ def throughput(span: Range, points: int = 60) -> Throughput:
     latency: list[float | None] = [None] * size
     lag = [0] * size
     per_minute: dict[tuple[int, datetime], int] = {}
-    rows = PipelineStat.objects.filter(minute__gte=span.start, minute__lt=span.end).values_list(
+    since = from_epoch(first)
+    rows = PipelineStat.objects.filter(minute__gte=since, minute__lt=span.end).values_list(
         "minute", "events", "anomalies", "rejects", "latency_p95_ms", "lag"
     )
     for minute, n, odd, bad, p95, behind in rows.iterator(chunk_size=5_000):
@@ -143,7 +152,7 @@ def throughput(span: Range, points: int = 60) -> Throughput:
         # Consumers' lags of one minute add up; of a bucket's minutes the worst counts.
         per_minute[i, minute] = per_minute.get((i, minute), 0) + behind
         lag[i] = max(lag[i], per_minute[i, minute])
-    return Throughput(step, t, events, anomalies, rejects, latency, lag)
+    return Throughput(step, t, events, anomalies, rejects, latency, lag, span.end.timestamp())
 
 
 def _rows(series_id: int, span: Range, step: int) -> list[tuple[Any, ...]]:
@@ -155,7 +164,7 @@ def _rows(series_id: int, span: Range, step: int) -> list[tuple[Any, ...]]:
 
 
 def _with_gaps(line: Line, points: list[tuple[float, tuple[float | None, ...]]]) -> None:
-    deltas = [b[0] - a[0] for a, b in zip(points, points[1:], strict=False)]
+    deltas = [b[0] - a[0] for a, b in pairwise(points)]
     usual = median(deltas) if deltas else 0.0
     longest = max(3 * usual, 2.5 * line.step_s)
     for i, (at, values) in enumerate(points):

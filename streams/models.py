@@ -1,4 +1,4 @@
-"""What a stream is and where the consumer stands in it: streams, series, rollups, offsets, dead letters.
+"""What a stream is and where the consumer stands in it: series, rollups, offsets, dead letters.
 
 Offsets here are the truth: Kafka's own committed offsets only follow them.
 """

@@ -1,4 +1,4 @@
-"""Ranges of time as pages and charts use them: from a word in the URL to two moments and a bucket."""
+"""Ranges of time as pages and charts use them: from a word in the URL to two moments."""
 
 from __future__ import annotations
 

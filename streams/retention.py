@@ -30,7 +30,8 @@ SELECT c.relname FROM pg_inherits i
 _OLD_DEFAULT = """
 DELETE FROM streams_rollup_default WHERE ctid = ANY (ARRAY(
     SELECT r.ctid FROM streams_rollup_default r JOIN streams_series s ON s.id = r.series_id
-     WHERE r.minute < LEAST(%(now)s, COALESCE(s.last_event_at, %(now)s)) - make_interval(secs => %(age_s)s)
+     WHERE r.minute < LEAST(%(now)s, COALESCE(s.last_event_at, %(now)s))
+                      - make_interval(secs => %(age_s)s)
      LIMIT %(chunk)s))
 """
 

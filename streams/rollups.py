@@ -115,7 +115,7 @@ class DayPartitions:
     def ensure(
         self, connection: psycopg.Connection[Any], minute_us: NDArray[np.int64], now: dt.datetime
     ) -> None:
-        """Make partitions for the days of ``minute_us`` near ``now``; each in its own transaction."""
+        """Make partitions for the days of ``minute_us`` near ``now``, each in a transaction."""
         today = int(now.timestamp()) // 86_400
         for day in np.unique(minute_us // DAY_US).tolist():
             if day in self._known:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from confluent_kafka import Message
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 LEAVE_WITHIN_S = 7.0
-WORKER_PATIENCE_S = 1.0
+WORKER_PATIENCE_S = 5.0
 SAMPLES_A_BATCH = 16
 
 
@@ -175,6 +175,10 @@ class Runner:
         self._next_flush = self._now() + settings.flush_s
         self._next_config = 0.0
         self._generation = 0
+        self._early: list[Message] = []
+        self._gap_at: dict[Place, int] = {}
+        self._gappy: set[Place] = set()
+        self._sought: set[int] = set()
         self._submitted = 0
         self._abandon = threading.Event()
         self._scoring = Pipeline("scoring")
@@ -223,6 +227,8 @@ class Runner:
         messages, errors = self._consumer.poll(
             self._settings.batch_size, self._settings.batch_wait_s
         )
+        if self._early:
+            messages, self._early = self._early + messages, []
         for error in errors:
             self._partition_error(error)
         if self._now() >= self._next_config:
@@ -243,12 +249,17 @@ class Runner:
         self._status.busy = bool(messages)
         if messages:
             self._watch.start()
-        decoded = lane.codec.decode(messages)
+        decoded = lane.codec.decode(cast(Any, messages))
         position = lane.position
+        if not self._gapless(lane, decoded.first):
+            messages = [m for m in messages if m.partition() not in self._sought]
+            self._sought.clear()
+            decoded = lane.codec.decode(cast(Any, messages))
         if any(position.get(p, 1 << 62) > first for p, first in decoded.first.items()):
             # of a partition that is not ours (any more), or fetched before a seek
-            messages = [m for m in messages if m.offset() >= position.get(m.partition(), 1 << 62)]
-            decoded = lane.codec.decode(messages)
+            there = cast(list[Any], messages)
+            messages = [m for m in there if m.offset() >= position.get(m.partition(), 1 << 62)]
+            decoded = lane.codec.decode(cast(Any, messages))
         sample = messages[:: max(1, len(messages) // SAMPLES_A_BATCH)]
         timestamps = [m.timestamp()[1] for m in sample]
         position.update(decoded.batch.committable)
@@ -260,8 +271,12 @@ class Runner:
             if not paused:
                 paused = [(lane.stream.topic, p) for p in lane.owned]
                 self._consumer.pause(paused)
-            # Serves rebalances, and keeps us in the group; paused partitions give nothing.
-            self._consumer.poll(1, 0.05)
+            # Serves rebalances, and keeps us in the group. Paused partitions give nothing more,
+            # but what was on its way must not be lost.
+            more, errors = self._consumer.poll(self._settings.batch_size, 0.05)
+            self._early += more
+            for error in errors:
+                self._partition_error(error)
             if generation != self._generation or self._failed() or self._stopping:
                 self._start_over(lane, "a batch was given up while the worker could not store")
                 return
@@ -277,6 +292,26 @@ class Runner:
     def _take_error(self) -> BaseException | None:
         errors = [self._scoring.take_error(), self._writing.take_error()]
         return next((e for e in reversed(errors) if e is not None), None)
+
+    def _gapless(self, lane: Lane, first: Mapping[int, int]) -> bool:
+        """Whether every partition goes on where it stood; where not, it is read once more.
+
+        A compacted or transactional log has gaps of its own: one that is there again is believed,
+        and so are that partition's later ones. Any other would be lost events.
+        """
+        for partition, offset in first.items():
+            place = (lane.stream.topic, partition)
+            at = lane.position.get(partition)
+            if at is None or offset <= at or place in self._gappy:
+                continue
+            if self._gap_at.pop(place, None) == at:
+                self._gappy.add(place)
+                continue
+            log.warning("partition.gap place=%s expected=%s found=%s", place, at, offset)
+            self._gap_at[place] = at
+            self._sought.add(partition)
+            self._consumer.start(place, at)
+        return not self._sought
 
     def _mend(self) -> None:
         """A batch could not be stored: begin again from what is."""
@@ -453,7 +488,7 @@ class Runner:
         self._waiting = [w for w in self._waiting if w[0] > self._now()]
         if not self._quiesce(WORKER_PATIENCE_S):
             self._mend()
-        for _, place in due:
+        for place in dict.fromkeys(place for _, place in due):
             if place not in self._consumer.assigned:
                 continue
             try:
@@ -468,6 +503,8 @@ class Runner:
         """Become the owner, restore the state, and run from the snapshots' offset on."""
         topic, partition = place
         lane = self._lanes[topic]
+        self._forget(place)
+        self._waiting = [w for w in self._waiting if w[1] != place]
         life = checkpoint.incarnation(lane.stream, self._consumer.topic_id(topic))
         owned = checkpoint.acquire(life, partition, self._settings.instance)
         low, high = self._consumer.watermarks(place, cached=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -95,8 +96,8 @@ def _parse_rows(codes: NDArray[np.uint32], out: NDArray[np.int64]) -> None:
 
 
 @njit(cache=True, nogil=True, inline="never")
-def _digits(row: NDArray[np.uint32], start: int, count: int) -> int:
-    total = 0
+def _digits(row: Any, start: int, count: int) -> Any:
+    total: Any = 0
     for j in range(start, start + count):
         d = np.int64(row[j]) - 48
         if d < 0 or d > 9:
@@ -106,9 +107,9 @@ def _digits(row: NDArray[np.uint32], start: int, count: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def parse_iso(row: NDArray[np.uint32], start: int, length: int) -> int:
+def parse_iso(row: Any, start: int, length: int) -> Any:
     """``YYYY-MM-DDTHH:MM:SS[.f…](Z|±HH:MM)`` in ``row[start:start+length]``, else UNPARSED."""
-    bad = np.int64(-9223372036854775808)
+    bad: Any = np.int64(-9223372036854775808)
     if length < 20:
         return bad
     if (
@@ -141,7 +142,7 @@ def parse_iso(row: NDArray[np.uint32], start: int, length: int) -> int:
         return bad
     at = start + 19
     end = start + length
-    micro = 0
+    micro: Any = 0
     if row[at] == 46:
         at += 1
         scale = 100_000

@@ -55,7 +55,7 @@ def stream_list(request: HttpRequest) -> HttpResponse:
         "alive_since": now - ALIVE, "work": work,
         "rate": sum(row.events_per_s or 0 for row in rows),
         "lag": sum(row.lag or 0 for row in rows),
-        "chart": {"t": work.t, "events": [n / work.step_s for n in work.events], "lag": work.lag,
+        "chart": {"t": work.t, "events": work.rates, "lag": work.lag,
                   "step_s": work.step_s},
         "ranges": [(key, words) for key, (words, _) in NAMED.items() if key != "all"],
         "twice": Series.objects.filter(other_partition__isnull=False).order_by("source")[:5],

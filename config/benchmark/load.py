@@ -11,7 +11,7 @@ BLOCK = 50_000
 
 
 def messages(events: int, series: int, seed: int = 5) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of ``events`` events that go round the series, with noise, seasons and faults."""
+    """(key, value) of ``events`` events that go round the series: noise, seasons, a few faults."""
     rng = np.random.default_rng(seed)
     names = [b"sensor_%06d" % s for s in range(series)]
     for first in range(0, events, BLOCK):

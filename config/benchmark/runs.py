@@ -8,7 +8,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
@@ -71,7 +71,7 @@ def bare(client: dict[str, Any], topic: str, partitions: int, events: int) -> Me
         got = consumer.consume(BATCH, 0.05)
         if got:
             watch.start()
-            seen += len([decode(m.value()) for m in got])
+            seen += len([decode(m.value()) for m in cast(list[Any], got)])
     wall, cpu = watch.read()
     consumer.close()
     return Measured(seen, wall, cpu, _rss_mb(), before)

@@ -6,111 +6,310 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('streams', '0001_initial'),
+        ("streams", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ScoringVersion',
+            name="ScoringVersion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('sha256', models.CharField(max_length=64)),
-                ('payload', models.JSONField()),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('stream', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='scoring_versions', to='streams.stream')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("sha256", models.CharField(max_length=64)),
+                ("payload", models.JSONField()),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "stream",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="scoring_versions",
+                        to="streams.stream",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='ThresholdPolicy',
+            name="ThresholdPolicy",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=100, unique=True)),
-                ('source_pattern', models.CharField(blank=True, default='', help_text='Glob such as web-*; empty: every source.', max_length=255)),
-                ('metric_pattern', models.CharField(blank=True, default='', help_text='Glob such as cpu_*; empty: every metric.', max_length=255)),
-                ('threshold', models.FloatField(default=0.8, help_text="0.8 is at the detectors' alarm level, 0.96 twice as odd.", validators=[django.core.validators.MinValueValidator(0.5), django.core.validators.MaxValueValidator(0.9999)])),
-                ('direction', models.CharField(choices=[('both', 'Both'), ('up', 'Up'), ('down', 'Down')], default='both', max_length=4)),
-                ('min_absolute_deviation', models.FloatField(default=0.0, help_text="Ignore values nearer to the expected one than this, in the metric's unit.", validators=[django.core.validators.MinValueValidator(0.0)])),
-                ('min_relative_deviation', models.FloatField(default=0.0, help_text='The same as a share of the expected value: 0.1 is 10 %.', validators=[django.core.validators.MinValueValidator(0.0)])),
-                ('medium_from', models.FloatField(default=0.85, validators=[django.core.validators.MinValueValidator(0.0), django.core.validators.MaxValueValidator(1.0)])),
-                ('high_from', models.FloatField(default=0.9, validators=[django.core.validators.MinValueValidator(0.0), django.core.validators.MaxValueValidator(1.0)])),
-                ('critical_from', models.FloatField(default=0.95, validators=[django.core.validators.MinValueValidator(0.0), django.core.validators.MaxValueValidator(1.0)])),
-                ('priority', models.IntegerField(default=0)),
-                ('enabled', models.BooleanField(default=True)),
-                ('version', models.PositiveIntegerField(default=0, editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('stream', models.ForeignKey(blank=True, help_text='Empty: every stream.', null=True, on_delete=django.db.models.deletion.CASCADE, to='streams.stream')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=100, unique=True)),
+                (
+                    "source_pattern",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="Glob such as web-*; empty: every source.",
+                        max_length=255,
+                    ),
+                ),
+                (
+                    "metric_pattern",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="Glob such as cpu_*; empty: every metric.",
+                        max_length=255,
+                    ),
+                ),
+                (
+                    "threshold",
+                    models.FloatField(
+                        default=0.8,
+                        help_text="0.8 is at the detectors' alarm level, 0.96 twice as odd.",
+                        validators=[
+                            django.core.validators.MinValueValidator(0.5),
+                            django.core.validators.MaxValueValidator(0.9999),
+                        ],
+                    ),
+                ),
+                (
+                    "direction",
+                    models.CharField(
+                        choices=[("both", "Both"), ("up", "Up"), ("down", "Down")],
+                        default="both",
+                        max_length=4,
+                    ),
+                ),
+                (
+                    "min_absolute_deviation",
+                    models.FloatField(
+                        default=0.0,
+                        help_text="Ignore values nearer to the expected one than this, in the metric's unit.",
+                        validators=[django.core.validators.MinValueValidator(0.0)],
+                    ),
+                ),
+                (
+                    "min_relative_deviation",
+                    models.FloatField(
+                        default=0.0,
+                        help_text="The same as a share of the expected value: 0.1 is 10 %.",
+                        validators=[django.core.validators.MinValueValidator(0.0)],
+                    ),
+                ),
+                (
+                    "medium_from",
+                    models.FloatField(
+                        default=0.85,
+                        validators=[
+                            django.core.validators.MinValueValidator(0.0),
+                            django.core.validators.MaxValueValidator(1.0),
+                        ],
+                    ),
+                ),
+                (
+                    "high_from",
+                    models.FloatField(
+                        default=0.9,
+                        validators=[
+                            django.core.validators.MinValueValidator(0.0),
+                            django.core.validators.MaxValueValidator(1.0),
+                        ],
+                    ),
+                ),
+                (
+                    "critical_from",
+                    models.FloatField(
+                        default=0.95,
+                        validators=[
+                            django.core.validators.MinValueValidator(0.0),
+                            django.core.validators.MaxValueValidator(1.0),
+                        ],
+                    ),
+                ),
+                ("priority", models.IntegerField(default=0)),
+                ("enabled", models.BooleanField(default=True)),
+                ("version", models.PositiveIntegerField(default=0, editable=False)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "stream",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Empty: every stream.",
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="streams.stream",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'threshold policies',
+                "verbose_name_plural": "threshold policies",
             },
         ),
         migrations.CreateModel(
-            name='TrainingRun',
+            name="TrainingRun",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('metric', models.CharField(blank=True, default='', max_length=255)),
-                ('algorithm', models.CharField(max_length=40)),
-                ('status', models.CharField(choices=[('running', 'Running'), ('done', 'Done'), ('failed', 'Failed'), ('skipped', 'Skipped')], default='running', max_length=10)),
-                ('reason', models.TextField(blank=True, default='')),
-                ('rows', models.BigIntegerField(default=0)),
-                ('params', models.JSONField(default=dict)),
-                ('started_at', models.DateTimeField(auto_now_add=True)),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('stream', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, to='streams.stream')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("metric", models.CharField(blank=True, default="", max_length=255)),
+                ("algorithm", models.CharField(max_length=40)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("running", "Running"),
+                            ("done", "Done"),
+                            ("failed", "Failed"),
+                            ("skipped", "Skipped"),
+                        ],
+                        default="running",
+                        max_length=10,
+                    ),
+                ),
+                ("reason", models.TextField(blank=True, default="")),
+                ("rows", models.BigIntegerField(default=0)),
+                ("params", models.JSONField(default=dict)),
+                ("started_at", models.DateTimeField(auto_now_add=True)),
+                ("finished_at", models.DateTimeField(null=True)),
+                (
+                    "stream",
+                    models.ForeignKey(
+                        null=True, on_delete=django.db.models.deletion.CASCADE, to="streams.stream"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='ModelVersion',
+            name="ModelVersion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('metric', models.CharField(blank=True, default='', help_text='Empty: serves every metric of the stream.', max_length=255)),
-                ('algorithm', models.CharField(max_length=40)),
-                ('version', models.PositiveIntegerField()),
-                ('state', models.CharField(choices=[('candidate', 'Candidate'), ('challenger', 'Challenger'), ('champion', 'Champion'), ('retired', 'Retired')], default='candidate', max_length=10)),
-                ('sha256', models.CharField(max_length=64)),
-                ('artefact', models.BinaryField()),
-                ('manifest', models.JSONField(default=dict)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('promoted_at', models.DateTimeField(null=True)),
-                ('retired_at', models.DateTimeField(null=True)),
-                ('parent', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, to='detection.modelversion')),
-                ('stream', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='models', to='streams.stream')),
-                ('run', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, to='detection.trainingrun')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "metric",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="Empty: serves every metric of the stream.",
+                        max_length=255,
+                    ),
+                ),
+                ("algorithm", models.CharField(max_length=40)),
+                ("version", models.PositiveIntegerField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("candidate", "Candidate"),
+                            ("challenger", "Challenger"),
+                            ("champion", "Champion"),
+                            ("retired", "Retired"),
+                        ],
+                        default="candidate",
+                        max_length=10,
+                    ),
+                ),
+                ("sha256", models.CharField(max_length=64)),
+                ("artefact", models.BinaryField()),
+                ("manifest", models.JSONField(default=dict)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("promoted_at", models.DateTimeField(null=True)),
+                ("retired_at", models.DateTimeField(null=True)),
+                (
+                    "parent",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        to="detection.modelversion",
+                    ),
+                ),
+                (
+                    "stream",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="models",
+                        to="streams.stream",
+                    ),
+                ),
+                (
+                    "run",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        to="detection.trainingrun",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='VersionLog',
+            name="VersionLog",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('partition', models.IntegerField()),
-                ('from_offset', models.BigIntegerField()),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('incarnation', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to='streams.topicincarnation')),
-                ('scoring_version', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='detection.scoringversion')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("partition", models.IntegerField()),
+                ("from_offset", models.BigIntegerField()),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "incarnation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, to="streams.topicincarnation"
+                    ),
+                ),
+                (
+                    "scoring_version",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, to="detection.scoringversion"
+                    ),
+                ),
             ],
         ),
         migrations.AddConstraint(
-            model_name='scoringversion',
-            constraint=models.UniqueConstraint(fields=('stream', 'sha256'), name='detection_scoring_identity'),
+            model_name="scoringversion",
+            constraint=models.UniqueConstraint(
+                fields=("stream", "sha256"), name="detection_scoring_identity"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='thresholdpolicy',
-            constraint=models.CheckConstraint(condition=models.Q(('medium_from__lte', models.F('high_from')), ('high_from__lte', models.F('critical_from'))), name='detection_policy_bands', violation_error_message='Severity bands must rise: medium ≤ high ≤ critical.'),
+            model_name="thresholdpolicy",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("medium_from__lte", models.F("high_from")),
+                    ("high_from__lte", models.F("critical_from")),
+                ),
+                name="detection_policy_bands",
+                violation_error_message="Severity bands must rise: medium ≤ high ≤ critical.",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='modelversion',
-            constraint=models.UniqueConstraint(fields=('stream', 'metric', 'algorithm', 'version'), name='detection_model_identity'),
+            model_name="modelversion",
+            constraint=models.UniqueConstraint(
+                fields=("stream", "metric", "algorithm", "version"), name="detection_model_identity"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='modelversion',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'champion')), fields=('stream', 'metric', 'algorithm'), name='detection_one_champion'),
+            model_name="modelversion",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", "champion")),
+                fields=("stream", "metric", "algorithm"),
+                name="detection_one_champion",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='versionlog',
-            constraint=models.UniqueConstraint(fields=('incarnation', 'partition', 'from_offset'), name='detection_log_identity'),
+            model_name="versionlog",
+            constraint=models.UniqueConstraint(
+                fields=("incarnation", "partition", "from_offset"), name="detection_log_identity"
+            ),
         ),
     ]

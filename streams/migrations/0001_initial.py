@@ -6,185 +6,350 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Rollup',
+            name="Rollup",
             fields=[
-                ('pk', models.CompositePrimaryKey('series', 'minute', 'incarnation', 'partition', 'first_offset', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('minute', models.DateTimeField()),
-                ('partition', models.IntegerField()),
-                ('first_offset', models.BigIntegerField()),
-                ('count', models.IntegerField()),
-                ('scored', models.IntegerField()),
-                ('min', models.FloatField()),
-                ('max', models.FloatField()),
-                ('mean', models.FloatField()),
-                ('last', models.FloatField()),
-                ('max_score', models.FloatField(null=True)),
-                ('expected_low', models.FloatField(null=True)),
-                ('expected_mid', models.FloatField(null=True)),
-                ('expected_high', models.FloatField(null=True)),
-                ('score_counts', django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), null=True, size=None)),
-                ('onset_counts', django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), null=True, size=None)),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "series",
+                        "minute",
+                        "incarnation",
+                        "partition",
+                        "first_offset",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("minute", models.DateTimeField()),
+                ("partition", models.IntegerField()),
+                ("first_offset", models.BigIntegerField()),
+                ("count", models.IntegerField()),
+                ("scored", models.IntegerField()),
+                ("min", models.FloatField()),
+                ("max", models.FloatField()),
+                ("mean", models.FloatField()),
+                ("last", models.FloatField()),
+                ("max_score", models.FloatField(null=True)),
+                ("expected_low", models.FloatField(null=True)),
+                ("expected_mid", models.FloatField(null=True)),
+                ("expected_high", models.FloatField(null=True)),
+                (
+                    "score_counts",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.IntegerField(), null=True, size=None
+                    ),
+                ),
+                (
+                    "onset_counts",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.IntegerField(), null=True, size=None
+                    ),
+                ),
             ],
             options={
-                'db_table': 'streams_rollup',
-                'managed': False,
+                "db_table": "streams_rollup",
+                "managed": False,
             },
         ),
         migrations.CreateModel(
-            name='ConsumerStatus',
+            name="ConsumerStatus",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('instance', models.CharField(max_length=200, unique=True)),
-                ('started_at', models.DateTimeField()),
-                ('beat_at', models.DateTimeField()),
-                ('events_per_s', models.FloatField(default=0)),
-                ('lag', models.BigIntegerField(default=0)),
-                ('latency_p95_ms', models.FloatField(null=True)),
-                ('rss_mb', models.FloatField(default=0)),
-                ('series', models.IntegerField(default=0)),
-                ('partitions', models.JSONField(default=list, help_text='[{topic, partition, next_offset, end_offset, events_per_s}]')),
-                ('state', models.CharField(default='running', max_length=20)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("instance", models.CharField(max_length=200, unique=True)),
+                ("started_at", models.DateTimeField()),
+                ("beat_at", models.DateTimeField()),
+                ("events_per_s", models.FloatField(default=0)),
+                ("lag", models.BigIntegerField(default=0)),
+                ("latency_p95_ms", models.FloatField(null=True)),
+                ("rss_mb", models.FloatField(default=0)),
+                ("series", models.IntegerField(default=0)),
+                (
+                    "partitions",
+                    models.JSONField(
+                        default=list,
+                        help_text="[{topic, partition, next_offset, end_offset, events_per_s}]",
+                    ),
+                ),
+                ("state", models.CharField(default="running", max_length=20)),
             ],
             options={
-                'verbose_name_plural': 'consumer statuses',
+                "verbose_name_plural": "consumer statuses",
             },
         ),
         migrations.CreateModel(
-            name='Stream',
+            name="Stream",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.SlugField(max_length=200, unique=True)),
-                ('topic', models.CharField(max_length=249, unique=True)),
-                ('time_zone', models.CharField(default='UTC', help_text='IANA zone the seasons of this stream follow.', max_length=64)),
-                ('naive_time_zone', models.CharField(blank=True, default='', help_text='Zone of timestamps that carry none; empty means such events are refused.', max_length=64)),
-                ('grace_s', models.PositiveIntegerField(default=0)),
-                ('mapping', models.JSONField(blank=True, default=dict)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.SlugField(max_length=200, unique=True)),
+                ("topic", models.CharField(max_length=249, unique=True)),
+                (
+                    "time_zone",
+                    models.CharField(
+                        default="UTC",
+                        help_text="IANA zone the seasons of this stream follow.",
+                        max_length=64,
+                    ),
+                ),
+                (
+                    "naive_time_zone",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="Zone of timestamps that carry none; empty means such events are refused.",
+                        max_length=64,
+                    ),
+                ),
+                ("grace_s", models.PositiveIntegerField(default=0)),
+                ("mapping", models.JSONField(blank=True, default=dict)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='PipelineStat',
+            name="PipelineStat",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('instance', models.CharField(max_length=200)),
-                ('minute', models.DateTimeField()),
-                ('events', models.BigIntegerField(default=0)),
-                ('anomalies', models.IntegerField(default=0)),
-                ('rejects', models.IntegerField(default=0)),
-                ('latency_p95_ms', models.FloatField(null=True)),
-                ('lag', models.BigIntegerField(default=0)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("instance", models.CharField(max_length=200)),
+                ("minute", models.DateTimeField()),
+                ("events", models.BigIntegerField(default=0)),
+                ("anomalies", models.IntegerField(default=0)),
+                ("rejects", models.IntegerField(default=0)),
+                ("latency_p95_ms", models.FloatField(null=True)),
+                ("lag", models.BigIntegerField(default=0)),
             ],
             options={
-                'indexes': [models.Index(fields=['-minute'], name='streams_stat_minute')],
-                'constraints': [models.UniqueConstraint(fields=('instance', 'minute'), name='streams_stat_identity')],
+                "indexes": [models.Index(fields=["-minute"], name="streams_stat_minute")],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("instance", "minute"), name="streams_stat_identity"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Series',
+            name="Series",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('source', models.CharField(max_length=255)),
-                ('metric', models.CharField(max_length=255)),
-                ('first_event_at', models.DateTimeField(null=True)),
-                ('last_event_at', models.DateTimeField(null=True)),
-                ('last_value', models.FloatField(null=True)),
-                ('last_partition', models.IntegerField(null=True)),
-                ('other_partition', models.IntegerField(help_text="A second partition this series was seen in: a producer's keying fault.", null=True)),
-                ('events', models.BigIntegerField(default=0)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('stream', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='series', to='streams.stream')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("source", models.CharField(max_length=255)),
+                ("metric", models.CharField(max_length=255)),
+                ("first_event_at", models.DateTimeField(null=True)),
+                ("last_event_at", models.DateTimeField(null=True)),
+                ("last_value", models.FloatField(null=True)),
+                ("last_partition", models.IntegerField(null=True)),
+                (
+                    "other_partition",
+                    models.IntegerField(
+                        help_text="A second partition this series was seen in: a producer's keying fault.",
+                        null=True,
+                    ),
+                ),
+                ("events", models.BigIntegerField(default=0)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "stream",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="series",
+                        to="streams.stream",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'series',
+                "verbose_name_plural": "series",
             },
         ),
         migrations.CreateModel(
-            name='TopicIncarnation',
+            name="TopicIncarnation",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('topic_id', models.CharField(help_text="Kafka's id of the topic.", max_length=64, unique=True)),
-                ('first_seen_at', models.DateTimeField(auto_now_add=True)),
-                ('stream', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='incarnations', to='streams.stream')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "topic_id",
+                    models.CharField(
+                        help_text="Kafka's id of the topic.", max_length=64, unique=True
+                    ),
+                ),
+                ("first_seen_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "stream",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="incarnations",
+                        to="streams.stream",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='StateSnapshot',
+            name="StateSnapshot",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('partition', models.IntegerField()),
-                ('last_offset', models.BigIntegerField()),
-                ('layout', models.CharField(max_length=64)),
-                ('state', models.BinaryField()),
-                ('saved_at', models.DateTimeField(auto_now=True)),
-                ('series', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to='streams.series')),
-                ('incarnation', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to='streams.topicincarnation')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("partition", models.IntegerField()),
+                ("last_offset", models.BigIntegerField()),
+                ("layout", models.CharField(max_length=64)),
+                ("state", models.BinaryField()),
+                ("saved_at", models.DateTimeField(auto_now=True)),
+                (
+                    "series",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, to="streams.series"
+                    ),
+                ),
+                (
+                    "incarnation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, to="streams.topicincarnation"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='PartitionOffset',
+            name="PartitionOffset",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('partition', models.IntegerField()),
-                ('next_offset', models.BigIntegerField(default=0)),
-                ('owner_epoch', models.BigIntegerField(default=0)),
-                ('owner', models.CharField(blank=True, default='', max_length=200)),
-                ('snapshot_offset', models.BigIntegerField(default=0, help_text='Every stored series state holds all of its events below this offset.')),
-                ('events', models.BigIntegerField(default=0)),
-                ('rejects', models.BigIntegerField(default=0)),
-                ('watermark', models.DateTimeField(null=True)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('incarnation', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='partitions', to='streams.topicincarnation')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("partition", models.IntegerField()),
+                ("next_offset", models.BigIntegerField(default=0)),
+                ("owner_epoch", models.BigIntegerField(default=0)),
+                ("owner", models.CharField(blank=True, default="", max_length=200)),
+                (
+                    "snapshot_offset",
+                    models.BigIntegerField(
+                        default=0,
+                        help_text="Every stored series state holds all of its events below this offset.",
+                    ),
+                ),
+                ("events", models.BigIntegerField(default=0)),
+                ("rejects", models.BigIntegerField(default=0)),
+                ("watermark", models.DateTimeField(null=True)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "incarnation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="partitions",
+                        to="streams.topicincarnation",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='DeadLetter',
+            name="DeadLetter",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('partition', models.IntegerField()),
-                ('offset', models.BigIntegerField()),
-                ('reason', models.CharField(max_length=40)),
-                ('detail', models.TextField()),
-                ('key', models.BinaryField(null=True)),
-                ('raw', models.BinaryField(help_text='Null where the message itself had no value.', null=True)),
-                ('size', models.IntegerField(default=0)),
-                ('state', models.CharField(choices=[('waiting', 'Waiting'), ('retried', 'Retried'), ('dismissed', 'Dismissed')], default='waiting', max_length=10)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('incarnation', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='dead_letters', to='streams.topicincarnation')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("partition", models.IntegerField()),
+                ("offset", models.BigIntegerField()),
+                ("reason", models.CharField(max_length=40)),
+                ("detail", models.TextField()),
+                ("key", models.BinaryField(null=True)),
+                (
+                    "raw",
+                    models.BinaryField(
+                        help_text="Null where the message itself had no value.", null=True
+                    ),
+                ),
+                ("size", models.IntegerField(default=0)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("waiting", "Waiting"),
+                            ("retried", "Retried"),
+                            ("dismissed", "Dismissed"),
+                        ],
+                        default="waiting",
+                        max_length=10,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "incarnation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="dead_letters",
+                        to="streams.topicincarnation",
+                    ),
+                ),
             ],
         ),
         migrations.AddIndex(
-            model_name='series',
-            index=models.Index(fields=['source', 'metric'], name='streams_series_source'),
+            model_name="series",
+            index=models.Index(fields=["source", "metric"], name="streams_series_source"),
         ),
         migrations.AddConstraint(
-            model_name='series',
-            constraint=models.UniqueConstraint(fields=('stream', 'source', 'metric'), name='streams_series_identity'),
+            model_name="series",
+            constraint=models.UniqueConstraint(
+                fields=("stream", "source", "metric"), name="streams_series_identity"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='statesnapshot',
-            constraint=models.UniqueConstraint(fields=('incarnation', 'partition', 'series'), name='streams_snapshot_identity'),
+            model_name="statesnapshot",
+            constraint=models.UniqueConstraint(
+                fields=("incarnation", "partition", "series"), name="streams_snapshot_identity"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='partitionoffset',
-            constraint=models.UniqueConstraint(fields=('incarnation', 'partition'), name='streams_partition_identity'),
+            model_name="partitionoffset",
+            constraint=models.UniqueConstraint(
+                fields=("incarnation", "partition"), name="streams_partition_identity"
+            ),
         ),
         migrations.AddIndex(
-            model_name='deadletter',
-            index=models.Index(fields=['state', '-created_at'], name='streams_deadletter_waiting'),
+            model_name="deadletter",
+            index=models.Index(fields=["state", "-created_at"], name="streams_deadletter_waiting"),
         ),
         migrations.AddConstraint(
-            model_name='deadletter',
-            constraint=models.UniqueConstraint(fields=('incarnation', 'partition', 'offset'), name='streams_deadletter_identity'),
+            model_name="deadletter",
+            constraint=models.UniqueConstraint(
+                fields=("incarnation", "partition", "offset"), name="streams_deadletter_identity"
+            ),
         ),
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
@@ -66,14 +68,16 @@ def killed(messages: list[Any], expected: dict[str, Any], place: str, kafka: str
         )  # fmt: skip
         before = stored_events(place)
         # At least one commit more each time, so that a kill lies in new work.
-        await_until(lambda at=max(point, before + 1): stored_events(place) >= at)
+        await_until(partial(reached, place, max(point, before + 1)))
         consumer.kill()
         midstream += before < stored_events(place) < EVENTS * 0.99
     assert midstream >= 15, f"only {midstream} of {KILLS} kills were mid-stream"
-    Consumer(
-        stream, place, group, "--exit-at-end", VIGIL_KAFKA__GROUP_INSTANCE_ID="one"
-    ).wait()
+    Consumer(stream, place, group, "--exit-at-end", VIGIL_KAFKA__GROUP_INSTANCE_ID="one").wait()
     assert_same(expected, stored(place))
+
+
+def reached(place: str, events: int) -> bool:
+    return stored_events(place) >= events
 
 
 def frozen(messages: list[Any], expected: dict[str, Any], place: str, kafka: str) -> None:
@@ -100,6 +104,4 @@ def frozen(messages: list[Any], expected: dict[str, Any], place: str, kafka: str
 
 def sum_of(expected: dict[str, Any]) -> int:
     """Events in all, from the undisturbed run's counts."""
-    import json
-
     return sum(json.loads(row)[2] for row in expected["counts"])

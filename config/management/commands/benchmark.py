@@ -9,6 +9,7 @@ import sys
 import tempfile
 import uuid
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -74,7 +75,7 @@ class Command(BaseCommand):
         return whole(config, topic, prepare)
 
     def _servers(self, stack: ExitStack) -> dict[str, str]:
-        """Addresses for the inner runs; a database of our own, so that nobody's rows are touched."""
+        """Addresses for the inner runs; a database of our own: nobody's rows are touched."""
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vigil-benchmark-"))
         env = {"VIGIL_DATA_DIR": folder}
         missing = unnamed_parts(name for name in PARTS if os.environ.get(name))
@@ -125,10 +126,14 @@ class Command(BaseCommand):
                 figures["by_series"][str(size)] = measure.interleaved(
                     ("online",),
                     min(3, options["rounds"]),
-                    lambda kind, t=place, n=size: measure.run(kind, t, events, n, env),
+                    partial(self._one, place, events, size, env),
                     self.stdout.write,
                 )
         return figures
+
+    @staticmethod
+    def _one(topic: str, events: int, series: int, env: dict[str, str], kind: str) -> Measured:
+        return measure.run(kind, topic, events, series, env)
 
     def _child(self, env: dict[str, str], *argv: str) -> None:
 
