@@ -16,7 +16,7 @@ from streams.ranges import Range
 
 LABELS = [
     ("real", "Real", "leave out of training", "1"),
-    ("false_alarm", "False alarm", "counts against the detectors", "2"),
+    ("false_alarm", "False alarm", "nothing was wrong", "2"),
     ("expected", "Expected", "known, and no fault", "3"),
 ]
 DETECTOR_NAMES = {
@@ -88,7 +88,7 @@ def facts(anomaly: Anomaly) -> dict[str, Any]:
 
 
 def chart(anomaly: Anomaly, window: str, seconds: int) -> dict[str, Any]:
-    """The value around the onset: five sixths of the window before it, or to now where that is less."""
+    """The value around the onset, most of the window before it."""
     if anomaly.series is None:
         return {"chart": None}
     after = max(seconds / 6, min((anomaly.end_at - anomaly.onset_at).total_seconds() * 1.2,

@@ -1,4 +1,4 @@
-"""Forms of the pages: signing in, and filters, which never fail but leave out what can't be read."""
+"""Forms of the pages: signing in, and filters, which leave out what can't be read."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FilterForm:
         self.state = self._one_of("state", STATES)
         self.score = self._one_of("score", SCORES)
         self.range = self._one_of("range", RANGES) or default_range
-        kind = query.get("type", "")[:40]
+        kind = _printable(query.get("type", ""))[:40]
         # A manual report may have a type of its own, so any word is taken.
         self.types = TYPES if any(kind == t for t, _ in TYPES) else [*TYPES, (kind, kind)]
         self.type = kind

@@ -1,4 +1,4 @@
-"""True checks of each component with short time-outs, run side by side and kept for some seconds."""
+"""True checks of each component: short time-outs, side by side, kept for some seconds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from streams.models import PartitionOffset
 
 KEEP_S = 10.0
 DEADLINE_S = 2.5
-OK, WARN, DOWN = "ok", "warn", "down"
+OK, WARN, DOWN, UNKNOWN = "ok", "warn", "down", "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def is_ready(parts: list[Component]) -> bool:
 
 def as_json(parts: list[Component]) -> dict[str, Any]:
     worst = OK
-    if any(part.state != OK for part in parts):
+    if any(part.state in (WARN, DOWN) for part in parts):
         worst = "degraded"
     if not is_ready(parts):
         worst = DOWN
@@ -185,17 +185,16 @@ def _workers() -> Component:
 
 
 def _scheduler() -> Component:
-    tasks = PeriodicTask.objects.filter(enabled=True).exclude(last_run_at=None)
-    newest = tasks.order_by("-last_run_at").first()
-    if newest is None or newest.last_run_at is None:
-        return Component("Scheduler", WARN, "no scheduled task has run yet")
+    tasks = list(PeriodicTask.objects.filter(enabled=True).select_related("interval"))
     # The most frequent task tells whether beat is alive; twice its interval is grace enough.
-    intervals = PeriodicTask.objects.filter(enabled=True, interval__isnull=False)
-    periods = [
-        task.interval.schedule.run_every.total_seconds()
-        for task in intervals.select_related("interval")
-    ]
+    periods = [t.interval.schedule.run_every.total_seconds() for t in tasks if t.interval]
     limit = timedelta(seconds=2 * min(periods, default=86_400) + 300)
+    ran = [task for task in tasks if task.last_run_at is not None]
+    newest = max(ran, key=lambda task: task.last_run_at, default=None)
+    if newest is None:
+        made = max((task.date_changed for task in tasks), default=timezone.now() - limit * 2)
+        fresh = timezone.now() - made < limit
+        return Component("Scheduler", UNKNOWN if fresh else WARN, "no scheduled task has run yet")
     late = timezone.now() - newest.last_run_at > limit
     detail = f"{newest.name} ran {_age(newest.last_run_at)} ago"
     return Component("Scheduler", WARN if late else OK, detail)

@@ -1,4 +1,4 @@
-"""The read side of anomalies: filters from the URL, keyset pages, lanes, and the pipeline's figures."""
+"""The read side of anomalies: filters, keyset pages, lanes, and the pipeline's figures."""
 
 from __future__ import annotations
 
@@ -379,7 +379,8 @@ def _by(column: str, empty: str = "") -> dict[str, int]:
 def _models() -> list[dict[str, Any]]:
     serving = ModelVersion.objects.filter(
         state__in=[ModelVersion.State.CHAMPION, ModelVersion.State.CHALLENGER]
-    ).select_related("stream").defer("artefact").order_by("stream__name", "metric", "algorithm")  # fmt: skip
+    ).select_related("stream").defer("artefact")  # fmt: skip
+    serving = serving.order_by("stream__name", "metric", "algorithm")
     return [
         {
             "algorithm": model.algorithm, "version": model.version, "state": model.state,
@@ -393,9 +394,10 @@ def _models() -> list[dict[str, Any]]:
 
 def typical_gap_s(series: Series) -> float | None:
     """Seconds between a series' events on average, for "every 10 s"."""
-    if not (series.first_event_at and series.last_event_at) or series.events < 2:
+    first, last = series.first_event_at, series.last_event_at
+    if first is None or last is None or series.events < 2:
         return None
-    return (series.last_event_at - series.first_event_at).total_seconds() / (series.events - 1)
+    return (last - first).total_seconds() / (series.events - 1)
 
 
 # ---- Series -------------------------------------------------------------------------------------
@@ -409,7 +411,7 @@ class SeriesPage:
 
 
 def series_page(source: str, metric: str, stream: str, start: str, size: int = 50) -> SeriesPage:
-    """Series whose names hold the given words, ordered by source and metric."""
+    """Series whose names hold the given words, by source and metric."""
     found = Series.objects.select_related("stream")
     if source:
         found = found.filter(source__icontains=source)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -83,7 +82,7 @@ class Hub:
                 await client.aclose()
             lost = True
             self._ready.clear()
-            await asyncio.sleep(wait_s + random.random() / 4)
+            await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, 10)
 
 

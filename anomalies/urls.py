@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from anomalies import api, views
+from anomalies import views
+from anomalies.api import anomalies_view, health_view, statistics_view
 
 urlpatterns = [
     path("", views.overview, name="overview"),
@@ -17,9 +18,9 @@ urlpatterns = [
     path("anomalies/<uuid:pk>/label", views.anomaly_label, name="anomaly-label"),
     path("series/", views.series_list, name="series-list"),
     path("series/<int:pk>/", views.series_detail, name="series"),
-    path("api/health", api.health_view, name="api-health"),
-    path("api/statistics", api.statistics_view, name="api-statistics"),
-    path("api/anomalies", api.anomalies_view, name="api-anomalies"),
+    path("api/health", health_view, name="api-health"),
+    path("api/statistics", statistics_view, name="api-statistics"),
+    path("api/anomalies", anomalies_view, name="api-anomalies"),
     # A source may hold any character, slashes included, so the rest of the path is its name.
-    re_path(r"^api/anomalies/(?P<source>.+)$", api.anomalies_view, name="api-anomalies-source"),
+    re_path(r"^api/anomalies/(?P<source>.+)$", anomalies_view, name="api-anomalies-source"),
 ]

@@ -1,4 +1,4 @@
-"""Overview, anomalies, series and signing in. Views parse, query, render; htmx gets the fragment."""
+"""Overview, anomalies, series, signing in. Views parse, query, render; htmx gets the part."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def components(request: HttpRequest) -> HttpResponse:
     """The components card: its checks take a while, so the page fetches it after itself."""
     parts = health.components()
     partial = "ready" if request.GET.get("as") == "ready" else "components"
-    context = {"components": parts, "wrong": [p for p in parts if p.state != "ok"]}
+    context = {"components": parts, "wrong": [p for p in parts if p.state in ("warn", "down")]}
     return render(request, f"anomalies/_partials/{partial}.html", context)
 
 
@@ -133,7 +133,7 @@ def _strip(span: Range) -> dict[str, Any]:
         "odd_rates": [1e6 * a / e if e else 0.0 for a, e in zip(work.anomalies, work.events,
                                                                 strict=True)],
         "waiting": DeadLetter.objects.filter(state=DeadLetter.State.WAITING).count(),
-        "chart": {"t": work.t, "events": [n / work.step_s for n in work.events],
+        "chart": {"t": work.t, "events": work.rates,
                   "anomalies": work.anomalies, "step_s": work.step_s},
         "wall": wall,
     }  # fmt: skip

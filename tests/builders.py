@@ -1,11 +1,11 @@
-"""Rows for tests: a stream, its series with rollups, anomalies, and what consumers say of themselves."""
+"""Rows for tests: a stream, series with rollups, anomalies, what consumers say of themselves."""
 
 from __future__ import annotations
 
 import math
 import random
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -24,6 +24,7 @@ from streams.models import (
     TopicIncarnation,
 )
 
+PASSWORD = "keller-2024"
 NAMES = {
     "checkout-eu": ["payment_latency_ms", "orders_per_min"], "payments-gw": ["declined_ratio"],
     "db-primary": ["locks_waiting"], "pump-07": ["vibration"], "boiler-2": ["pressure"],
@@ -37,8 +38,8 @@ def minute(at: datetime) -> datetime:
     return at.replace(second=0, microsecond=0)
 
 
-def user(name: str = "anna", password: str = "keller-2024", **more: Any) -> User:
-    return User.objects.create_user(name, password=password, **more)
+def user(name: str = "anna", **more: Any) -> User:
+    return User.objects.create_user(name, password=PASSWORD, **more)
 
 
 def stream(name: str = "raw-data") -> Stream:
@@ -130,7 +131,8 @@ def offsets(partitions: int = 4) -> list[PartitionOffset]:
 def stats(minutes: int = 1_440, instance: str = "consumer-1") -> list[PipelineStat]:
     dice, now = random.Random(4), minute(timezone.now())
     return PipelineStat.objects.bulk_create(
-        PipelineStat(instance=instance, minute=now - timedelta(minutes=i), rejects=dice.random() < 0.02,
+        PipelineStat(instance=instance, minute=now - timedelta(minutes=i),
+                     rejects=dice.random() < 0.02,
                      events=int(24_000 * (1 + 0.2 * math.sin(i / 200)) + dice.gauss(0, 900)),
                      anomalies=int(dice.expovariate(0.8)), latency_p95_ms=dice.uniform(120, 260),
                      lag=int(dice.expovariate(0.03)))
@@ -170,8 +172,9 @@ def world() -> Series:
         for _ in range(dice.randint(2, 9)):
             score = 0.8 + 0.16 * dice.random() ** 2
             at = now - timedelta(hours=24 * dice.random())
-            anomaly(one, score=score, at=at, anomaly_type=dice.choice(types), value=312.0 + 90 * score,
-                    state="closed", label=dice.choice(["", "", "real", "false_alarm"]))  # fmt: skip
+            anomaly(one, score=score, at=at, anomaly_type=dice.choice(types),
+                    value=312.0 + 90 * score, state="closed",
+                    label=dice.choice(["", "", "real", "false_alarm"]))  # fmt: skip
     first, onset = every[0], now - timedelta(minutes=5)
     context = [[(onset - timedelta(seconds=10 * i)).timestamp() * 1000, 240 + 18 * math.sin(i)]
                for i in range(200, 0, -1)]  # fmt: skip
@@ -185,7 +188,3 @@ def world() -> Series:
             ("no_zone", '"2026-11-23 09:31:07"'), ("not_a_number", '"n/a" in value')]):  # fmt: skip
         dead_letter(48_214_402 + i, reason=reason, detail=detail)
     return first
-
-
-def utc(*parts: int) -> datetime:
-    return datetime(*parts, tzinfo=UTC)  # type: ignore[misc,arg-type]

@@ -1,4 +1,4 @@
-"""What templates need: numbers and times as people read them, icons, sparklines, the shell's facts."""
+"""What templates need: numbers and times as people read them, icons, sparklines, the frame."""
 
 from __future__ import annotations
 
@@ -50,8 +50,13 @@ def compact(value: float | None) -> str:
 
 @register.filter
 def score(value: float | None) -> str:
-    """Two decimals, and never 1.00 for what is only nearly so."""
-    return "–" if value is None else f"{min(value, 0.99) if value < 1 else 1:.2f}"
+    """Two decimals, cut and not rounded, so that a score never reads as of a higher severity."""
+    return "–" if value is None else f"{math.floor(value * 100 + 1e-9) / 100:.2f}"
+
+
+@register.filter
+def whole(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
 
 
 @register.filter
@@ -195,7 +200,8 @@ def bar(share: float, css: str = "full", tick: float | None = None) -> SafeStrin
     share = max(0.0, min(1.0, share))
     mark_at = (
         format_html(
-            '<rect class="tickmark" x="{}" y="-2" width="1" height="12"></rect>', round(tick * 100, 1)
+            '<rect class="tickmark" x="{}" y="-2" width="1" height="12"></rect>',
+            round(tick * 100, 1),
         )
         if tick is not None
         else ""

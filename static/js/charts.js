@@ -23,7 +23,7 @@
     const font = `11px ${family()}`, stroke = colour("text-3"), grid = { stroke: colour("grid"), width: 1 };
     return [
       { font, stroke, grid: { show: false }, ticks: { show: false }, values: ticks, space: 90, size: 26, gap: 4 },
-      { font, stroke, grid, ticks: { show: false }, size, gap: 6, space: 44, values: (u, at) => at.map((v) => (v === null ? "" : Vigil.compact(Math.abs(v) < 10 && !Number.isInteger(v) ? +v.toPrecision(3) : v)).replace("-", "−")) },
+      { font, stroke, grid, ticks: { show: false }, size, gap: 6, space: 36, values: (u, at) => at.map((v) => (v === null ? "" : Vigil.compact(Math.abs(v) < 10 && !Number.isInteger(v) ? +v.toPrecision(3) : v)).replace("-", "−")) },
     ];
   };
   const shape = (ctx, severity, x, y, r) => {
@@ -74,6 +74,7 @@
     const marks = data.marks || [];
     const extent = (u, min, max) => {
       if (min === null || max === null) return [0, 1];
+      for (const m of marks) { min = Math.min(min, m.v); max = Math.max(max, m.v); }
       const room = (max - min || Math.abs(max) || 1) * 0.08;
       return [min >= 0 && min - room < 0 ? 0 : min - room, max + room];
     };

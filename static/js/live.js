@@ -153,8 +153,10 @@
     if (!on) { painted = false; catchUp().then(paint); htmx.trigger(document.body, "vigil:slow"); }
     paint();
   };
-  liveButton.addEventListener("click", () => setPaused(false));
-  pauseButton.addEventListener("click", () => { if (!paused.since) setPaused(true); });
+  // A phone has room for one of the two: there it is a toggle.
+  const alone = (other) => getComputedStyle(other).display === "none";
+  liveButton.addEventListener("click", () => setPaused(!paused.since && alone(pauseButton)));
+  pauseButton.addEventListener("click", () => { if (!paused.since) setPaused(true); else if (alone(liveButton)) setPaused(false); });
   document.addEventListener("click", (event) => {
     if (event.target.closest("#feed-show")) { hold = 0; document.activeElement.blur(); if (paused.since) setPaused(false); painted = false; paint(); }
     if (event.target.closest("#list-show")) location.reload();

@@ -32,7 +32,7 @@ Vigil.compact = (v) => {
   }
   return v >= 10 || Number.isInteger(v) ? Math.round(v).toLocaleString("en-US") : v.toFixed(1);
 };
-Vigil.score = (v) => (v === null || v === undefined ? "–" : (v < 1 ? Math.min(v, 0.99) : 1).toFixed(2));
+Vigil.score = (v) => (v === null || v === undefined ? "–" : (Math.floor(v * 100 + 1e-9) / 100).toFixed(2));
 Vigil.severities = { low: 1, medium: 2, high: 3, critical: 4 };
 
 Vigil.times = () => {

@@ -54,10 +54,10 @@ class Watched:
         self.page.goto(self.site + path)
         return self.page
 
-    def sign_in(self, name: str = "anna", password: str = "keller-2024") -> Page:
+    def sign_in(self, name: str = "anna") -> Page:
         self.go("/login/")
         self.page.get_by_label("User name").fill(name)
-        self.page.get_by_label("Password").fill(password)
+        self.page.get_by_label("Password").fill(builders.PASSWORD)
         self.page.get_by_role("button", name="Sign in").click()
         self.page.wait_for_url(self.site + "/")
         return self.page
@@ -107,7 +107,9 @@ def test_paused_counts_and_shows_what_came(watched: Watched, redis_url: str) -> 
     page.get_by_role("button", name="Paused").click()
     push = LivePublisher(redis_url)
     found = [builders.anomaly(series, at=datetime.now(UTC)) for _ in range(3)]
-    push.publish({"type": "update", "anomalies": [result_of(a) | {"change": "onset"} for a in found]})
+    push.publish(
+        {"type": "update", "anomalies": [result_of(a) | {"change": "onset"} for a in found]}
+    )
     button = page.locator("#feed-show")
     expect(button).to_have_text("3 new, show")
     assert page.locator(f"#feed [data-id='{found[0].pk}']").count() == 0
@@ -162,9 +164,7 @@ def test_filters_live_in_the_address(watched: Watched) -> None:
     expect(page.locator("select[name=severity]")).to_have_value("4")
 
 
-def test_every_page_in_both_themes_and_on_a_phone(
-    browser: Browser, site: str, rows: None
-) -> None:
+def test_every_page_in_both_themes_and_on_a_phone(browser: Browser, site: str, rows: None) -> None:
     SHOTS.mkdir(exist_ok=True)
     builders.user(is_staff=True, is_superuser=True)
     context = browser.new_context(viewport=DESK)
