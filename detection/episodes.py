@@ -235,8 +235,9 @@ def _advance(
             late[i] = True
         else:
             s[WATERMARK] = t
+        # from the newest event on: a late one neither makes a gap nor ends one
         gap = t - s[LAST_TIME]
-        s[LAST_TIME] = t
+        s[LAST_TIME] = max(s[LAST_TIME], t)
         s[LAST_OFFSET] = float(offset[i])
         at = np.int64(s[RING_AT])
         s[RING + at] = t
@@ -250,6 +251,9 @@ def _advance(
             closed[c, 1:] = s[EPISODE_FROM:EPISODE_TO]
             closed_at[c] = i
             c += 1
+        if gap > max_gap:
+            # would-be episodes end there as well
+            s[LAST_OVER : LAST_OVER + len(levels)] = _LONG_AGO
 
         if _over(o, x, expected[i, 1], p):
             rank = _severity(o, p)
@@ -259,6 +263,7 @@ def _advance(
                 s[SEQUENCE] = 0.0
                 s[ONSET_OFFSET] = float(offset[i])
                 s[ONSET_TIME] = t
+                s[END_TIME] = t
                 s[COUNT] = 0.0
                 s[PEAK_SCORE] = -1.0
                 s[SEVERITY] = float(rank)
@@ -281,7 +286,7 @@ def _advance(
             onset_offset[i] = np.int64(s[ONSET_OFFSET])
             s[QUIET] = 0.0
             s[COUNT] += 1.0
-            s[END_TIME] = t
+            s[END_TIME] = max(s[END_TIME], t)
             s[END_OFFSET] = float(offset[i])
             if o > s[PEAK_SCORE]:
                 s[PEAK_SCORE] = o
