@@ -20,7 +20,7 @@ class Scheduled:
 
 
 SCHEDULE = (
-    Scheduled("Train models", "detection.tasks.train_models", "training", every_s=3_600),
+    Scheduled("Train models", "detection.tasks.train_models", "training", every_s=60),
     Scheduled("Apply retention", "anomalies.tasks.apply_retention", "default", cron="17 3"),
 )
 
