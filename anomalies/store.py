@@ -445,19 +445,21 @@ class AnomalySink:
         """Outside the transaction: staging tables and day partitions."""
         connection.ensure_connection()
         raw = connection.connection
-        if raw is not self._connection:
-            rollups.prepare(raw)
-            raw.execute(_STAGE_CANDIDATES)
-            raw.execute(_STAGE_SERIES)
-            self._connection = raw
-        for rows in pending.rollups:
-            self._days.ensure(raw, rows.minute_us, self._now())
+        # psycopg's own cursors raise psycopg's errors: the runner waits out Django's.
+        with connection.wrap_database_errors:
+            if raw is not self._connection:
+                rollups.prepare(raw)
+                raw.execute(_STAGE_CANDIDATES)
+                raw.execute(_STAGE_SERIES)
+                self._connection = raw
+            for rows in pending.rollups:
+                self._days.ensure(raw, rows.minute_us, self._now())
 
     def write(self, pending: Pending) -> None:
         """Inside the transaction: everything of the batch."""
         now = self._now()
         # Django's own cursors bind in the client, as text; these bind in the server.
-        with psycopg.Cursor(connection.connection) as cursor:
+        with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
             if pending.anomalies:
                 _insert(cursor, _INSERT_ANOMALIES, pending.anomalies, now)
             if pending.updates:
