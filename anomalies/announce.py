@@ -10,6 +10,7 @@ import datetime as dt
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -56,6 +57,8 @@ class Announcer:
             maxsize=QUEUED_BATCHES
         )
         self._rates: dict[str, Any] = {}
+        self._lives: dict[tuple[int, int], Owned] = {}
+        self._retry_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
         self._thread.start()
 
@@ -95,25 +98,47 @@ class Announcer:
         except queue.Full:
             # The outbox still holds them: the next look at unpublished rows sends them.
             log.warning("results.postponed reason=the broker takes no results")
+            self._retry_at = time.monotonic() + RETRY_S
 
     def _run(self) -> None:
         producer = self._make()
         while True:
-            work = self._queue.get()
-            if work is None:
-                self._finish(producer)
-                return
             try:
-                if isinstance(work, dict):
-                    producer.send(self._statistics_topic, msgspec.json.encode(work))
-                    producer.poll()
-                else:
-                    self._publish(
-                        producer, self._unpublished(work) if isinstance(work, Owned) else work
-                    )
+                work = self._queue.get(timeout=RETRY_S)
+                if work is None:
+                    self._finish(producer)
+                    return
+                self._do(producer, work)
+            except queue.Empty:
+                pass
             except (StreamsError, Error) as error:
-                log.warning("results.failed error=%s", error)
-                connection.close()
+                self._failed(error)
+            if self._retry_at is not None and time.monotonic() >= self._retry_at:
+                self._catch_up(producer)
+
+    def _do(self, producer: TopicProducer, work: _Work | Owned | dict[str, Any]) -> None:
+        if isinstance(work, dict):
+            producer.send(self._statistics_topic, msgspec.json.encode(work))
+            producer.poll()
+        elif isinstance(work, Owned):
+            self._lives[work.incarnation_id, work.partition] = work
+            self._publish(producer, self._unpublished(work))
+        else:
+            self._publish(producer, work)
+
+    def _catch_up(self, producer: TopicProducer) -> None:
+        """What could not be sent lies in the outbox: send it from there."""
+        self._retry_at = None
+        try:
+            for owned in self._lives.values():
+                self._publish(producer, self._unpublished(owned))
+        except (StreamsError, Error) as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        log.warning("results.failed error=%s retry_in_s=%.0f", error, RETRY_S)
+        connection.close()
+        self._retry_at = time.monotonic() + RETRY_S
 
     def _finish(self, producer: TopicProducer) -> None:
         try:

@@ -1,0 +1,75 @@
+"""The type of an anomaly and its sentence."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from anomalies.explain import anomaly_type, number, sentence
+from anomalies.models import AnomalyType
+from detection.detectors.online import REASONS
+
+AT = dt.datetime(2024, 1, 1, 12, 30, tzinfo=dt.UTC)
+
+
+def kind(reason: str, direction: int = 1, **features: float) -> str:
+    return anomaly_type(REASONS.index(reason), direction, features).value
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (kind("residual"), "spike"),
+        (kind("residual", -1), "dip"),
+        (kind("residual", spread=2.0), "variance_change"),
+        (kind("flat"), "flatline"),
+        (kind("season"), "contextual"),
+        (kind("block"), "level_shift"),
+        (kind("block", spread=1.5), "pattern"),
+        (kind("pair"), "pattern"),
+        (kind("pair", residual=-4.0, direction=-1), "dip"),
+    ],
+)
+def test_the_type_follows_the_strongest_test(found: str, expected: str) -> None:
+    assert found == expected
+
+
+def test_every_reason_has_a_type() -> None:
+    for reason in range(len(REASONS)):
+        for direction in (-1, 0, 1):
+            assert anomaly_type(reason, direction, {}) in AnomalyType
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1284.04, "1,284"), (0.018349, "0.01835"), (97.0, "97"), (0.0, "0"), (-3.14159, "-3.142"),
+     (1e-20, "0"), (12345678.9, "12,345,679"), (float("nan"), "nan"), (99.996, "100")],
+)  # fmt: skip
+def test_numbers_are_written_as_a_person_would(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def told(value: float, expected: tuple[float, float, float] | None, **more: object) -> str:
+    given = {"kind": AnomalyType.SPIKE, "direction": 1, "onset_at": AT, "time_zone": "UTC"} | more
+    return sentence("web-3", "cpu", value, expected, **given)  # type: ignore[arg-type]
+
+
+def test_the_sentence_says_what_how_far_and_when() -> None:
+    assert told(97, (31, 41, 51)) == (
+        "cpu on web-3 was 97, 5.6 × its usual spread above the 41 expected for a Monday at 12:30"
+        " (usually 31 to 51)."
+    )
+    assert "below the 41" in told(1, (31, 41, 51), direction=-1)
+
+
+def test_the_time_is_the_streams_own() -> None:
+    assert "Monday at 13:30" in told(97, (31, 41, 51), time_zone="Europe/Berlin")
+    assert "Tuesday at 01:30" in told(97, (31, 41, 51), time_zone="Pacific/Auckland")
+
+
+def test_without_a_band_or_inside_it_the_sentence_still_holds() -> None:
+    assert "unlike anything" in told(97, None)
+    assert "inside the 31 to 51 expected" in told(45, (31, 41, 51))
+    assert "has not moved" in told(45, (31, 41, 51), kind=AnomalyType.FLATLINE)
+    assert "inside the 41 to 41" in told(45, (41, 41, 41))
