@@ -171,6 +171,10 @@ class VersionKeeper:
         """Forget a partition's log."""
         self._entries.pop(partition, None)
 
+    def outdated(self) -> bool:
+        """Whether the log of some partition ends with another version than the desired one."""
+        return any(log and log[-1][1] != self.desired for log in self._entries.values())
+
     def append(self, owned: Owned, from_offset: int) -> None:
         """Let the desired version count from ``from_offset`` on, if another one does.
 

@@ -68,6 +68,7 @@ class Versions(Protocol):
     """What counts where: see ``detection.versions.VersionKeeper``."""
 
     def refresh(self) -> bool: ...
+    def outdated(self) -> bool: ...
     def attach(self, owned: Owned) -> None: ...
     def detach(self, partition: int) -> None: ...
     def append(self, owned: Owned, from_offset: int) -> None: ...
@@ -631,9 +632,12 @@ class Runner:
         self._next_config = self._now() + self._settings.config_poll_s
         for lane in self._lanes.values():
             try:
-                if lane.versions.refresh() and self._quiesce(WORKER_PATIENCE_S):
+                lane.versions.refresh()
+                if lane.versions.outdated() and self._quiesce(LEAVE_WITHIN_S):
                     for partition, owned in lane.owned.items():
-                        lane.versions.append(owned, lane.scored[partition])
+                        # what is stored stays as it was scored, also while it is run again
+                        start = max(lane.scored[partition], owned.next_offset)
+                        lane.versions.append(owned, start)
             except FencedError as fenced:
                 self._start_over(lane, str(fenced))
             except UnusableError as error:
