@@ -16,7 +16,7 @@ import numpy as np
 
 from streams import fastjson
 from streams.batch import EventBatch
-from streams.series import SeriesIndex, SeriesNameError
+from streams.series import SeriesIndex, SeriesNameError, check_name
 from streams.timestamps import TimestampError, parse_one
 
 MAX_BYTES = 1_000_000
@@ -187,7 +187,6 @@ class Codec:
                 raise RejectedError(
                     "schema", f"values holds {len(event.values)} fields, 1 to 1000 do"
                 )
-            # Names first: a message gives all of its events or none.
             pairs = list(event.values.items())
         else:
             if event.metric is msgspec.UNSET:
@@ -201,6 +200,9 @@ class Codec:
                     "value", f"{metric[:40]} is {value}: finite values up to 1e300 do"
                 )
         try:
+            # All names before the first code: a message that is refused leaves no series behind.
+            for metric, _ in pairs[1:]:
+                check_name("metric", metric)
             return [(time, self.code(event.source, metric), float(v)) for metric, v in pairs]
         except SeriesNameError as error:
             raise RejectedError("name", str(error)) from error
