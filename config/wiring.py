@@ -88,7 +88,7 @@ def build_engine(config: VigilConfig, index: SeriesIndex | None = None) -> Scori
     threshold = config.anomaly_detection.detectors.statistical.threshold
     options: dict[str, dict[str, Any]] = {"zscore": {"threshold": threshold}}
     detectors = tuple(kind(**options.get(name, {})) for name, kind in SERIES_DETECTORS.items())
-    return ScoringEngine(index or SeriesIndex(), detectors)
+    return ScoringEngine(SeriesIndex() if index is None else index, detectors)
 
 
 def load_model(identity: int) -> LoadedModel:

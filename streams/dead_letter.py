@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from streams.checkpoint import Owned
 from streams.codec import Reject
@@ -12,6 +12,8 @@ from streams.models import DeadLetter
 
 log = logging.getLogger(__name__)
 WINDOW = 10_000
+STATEMENT_ROWS = 500
+STATEMENT_BYTES = 32_000_000  # sent as hexadecimal text, of which PostgreSQL takes a gigabyte
 
 
 class TooManyDeadLettersError(StreamsError):
@@ -44,7 +46,8 @@ class DeadLetters:
                 )
                 for r in rejects
             ]
-            DeadLetter.objects.bulk_create(rows, ignore_conflicts=True, batch_size=500)
+            for some in _statements(rows):
+                DeadLetter.objects.bulk_create(some, ignore_conflicts=True)
 
     def check(self, events: int, rejects: int) -> None:
         """After the commit: look at the share over the last messages.
@@ -66,3 +69,17 @@ class DeadLetters:
                 " reasons: see the Streams page, mend the producer or the stream's mapping, then"
                 " start the consumer again"
             )
+
+
+def _statements(rows: list[DeadLetter]) -> Iterator[list[DeadLetter]]:
+    """The rows in lists that one statement can carry."""
+    some: list[DeadLetter] = []
+    size = 0
+    for row in rows:
+        weight = len(row.raw or b"") + len(row.key or b"")
+        if some and (len(some) == STATEMENT_ROWS or size + weight > STATEMENT_BYTES):
+            yield some
+            some, size = [], 0
+        some.append(row)
+        size += weight
+    yield some
