@@ -69,11 +69,10 @@ def facts(anomaly: Anomaly) -> dict[str, Any]:
     outside, side = None, ""
     value, low, high = anomaly.value, anomaly.expected_low, anomaly.expected_high
     if value is not None and low is not None and high is not None and high > low:
-        half = (high - low) / 2
-        if value > high:
-            outside, side = (value - high) / half, "above the upper limit"
-        elif value < low:
-            outside, side = (low - value) / half, "below the lower limit"
+        middle = (low + high) / 2 if anomaly.expected_mid is None else anomaly.expected_mid
+        if not low <= value <= high:
+            outside = abs(value - middle) / ((high - low) / 2)
+            side = "above" if value > middle else "below"
     change = None
     if value is not None and anomaly.expected_mid:
         change = 100 * (value - anomaly.expected_mid) / abs(anomaly.expected_mid)

@@ -29,7 +29,8 @@ class Missed:
 
 def newest(filters: Filters, size: int = 8) -> list[Anomaly]:
     found = filters.apply(Anomaly.objects.select_related("stream"))
-    return list(found.order_by("-stored_at")[:size])
+    # Rows of one batch are stored at the same moment: among them the newest event comes first.
+    return list(found.order_by("-stored_at", "-onset_at")[:size])
 
 
 def cursor_at(rows: list[Anomaly], now: datetime) -> str:

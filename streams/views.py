@@ -47,13 +47,15 @@ def stream_list(request: HttpRequest) -> HttpResponse:
     span = named_range(name if name in NAMED and name != "all" else "1h", now, default="1h")
     work = throughput(span)
     rows = _partitions(now)
+    seen = ConsumerStatus.objects.filter(beat_at__gte=now - timedelta(hours=1))
+    consumers = list(seen.order_by("instance"))
     reason = request.GET.get("reason", "")
     context: dict[str, Any] = {
         "streams": Stream.objects.annotate(n=Count("series")), "partitions": rows, "span": span,
-        "consumers": ConsumerStatus.objects.filter(beat_at__gte=now - timedelta(hours=1))
-        .order_by("instance"),
+        "consumers": consumers,
         "alive_since": now - ALIVE, "work": work,
-        "rate": sum(row.events_per_s or 0 for row in rows),
+        "rate": sum(c.events_per_s for c in consumers if c.beat_at >= now - ALIVE),
+        "rated": any(row.events_per_s is not None for row in rows),
         "lag": sum(row.lag or 0 for row in rows),
         "chart": {"t": work.t, "events": work.rates, "lag": work.lag,
                   "step_s": work.step_s},

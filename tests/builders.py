@@ -142,7 +142,7 @@ def stats(minutes: int = 1_440, instance: str = "consumer-1") -> list[PipelineSt
 
 def dead_letter(offset: int = 48_214_402, **more: Any) -> DeadLetter:
     raw = more.pop("raw", b'{"source": "sensor_1", "metric": "cpu", "value": ')
-    given: dict[str, Any] = {"partition": 3, "reason": "not_json", "raw": raw,
+    given: dict[str, Any] = {"partition": 3, "reason": "json", "raw": raw,
                              "detail": "Unexpected end of input at byte 49",
                              "size": len(raw or b"")}  # fmt: skip
     return DeadLetter.objects.create(incarnation=incarnation(), offset=offset, **given | more)
@@ -184,7 +184,7 @@ def world() -> Series:
     offsets()
     stats()
     model()
-    for i, (reason, detail) in enumerate([("not_json", "Unexpected end of input at byte 49"),
-            ("no_zone", '"2026-11-23 09:31:07"'), ("not_a_number", '"n/a" in value')]):  # fmt: skip
+    for i, (reason, detail) in enumerate([("json", "Unexpected end of input at byte 49"),
+            ("timestamp", '"2026-11-23 09:31:07"'), ("schema", '"n/a" in value')]):  # fmt: skip
         dead_letter(48_214_402 + i, reason=reason, detail=detail)
     return first

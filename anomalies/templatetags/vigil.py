@@ -18,8 +18,13 @@ from anomalies import queries
 from anomalies.models import Anomaly, AnomalyType, Severity
 
 register = template.Library()
-SI = ((1e9, "G"), (1e6, "M"), (1e4, "k"))
+# From where on, what it is divided by, and its letter.
+SI = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
 TYPE_NAMES = dict(AnomalyType.choices)
+REASONS = {
+    "empty": "Empty message", "size": "Too large", "encoding": "Not UTF-8", "json": "Not JSON",
+    "schema": "Field missing or wrong", "name": "Name not allowed", "timestamp": "No valid time",
+}  # fmt: skip
 VERSION = "0.1.0"
 
 
@@ -41,8 +46,8 @@ def compact(value: float | None) -> str:
     """35.6 M, 2,140, 0.6."""
     if value is None:
         return "–"
-    for size, letter in SI:
-        if abs(value) >= size:
+    for least, size, letter in SI:
+        if abs(value) >= least:
             shown = value / size
             return f"{shown:.1f} {letter}" if shown < 100 else f"{shown:.0f} {letter}"
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
@@ -51,7 +56,9 @@ def compact(value: float | None) -> str:
 @register.filter
 def score(value: float | None) -> str:
     """Two decimals, cut and not rounded, so that a score never reads as of a higher severity."""
-    return "–" if value is None else f"{math.floor(value * 100 + 1e-9) / 100:.2f}"
+    if value is None:
+        return "–"
+    return "1.00" if value >= 1 else f"{min(math.floor(value * 100 + 1e-6), 99) / 100:.2f}"
 
 
 @register.filter
@@ -96,6 +103,12 @@ def duration(seconds: float | None) -> str:
 def type_name(kind: str) -> str:
     """A manual report's own type is shown as it came."""
     return TYPE_NAMES.get(kind, kind)
+
+
+@register.filter
+def reason_name(reason: str) -> str:
+    """A dead letter's reason in words; one that is not known stays as it came."""
+    return REASONS.get(reason, reason.replace("_", " ").capitalize())
 
 
 @register.filter

@@ -23,7 +23,7 @@
     const font = `11px ${family()}`, stroke = colour("text-3"), grid = { stroke: colour("grid"), width: 1 };
     return [
       { font, stroke, grid: { show: false }, ticks: { show: false }, values: ticks, space: 90, size: 26, gap: 4 },
-      { font, stroke, grid, ticks: { show: false }, size, gap: 6, space: 36, values: (u, at) => at.map((v) => (v === null ? "" : Vigil.compact(Math.abs(v) < 10 && !Number.isInteger(v) ? +v.toPrecision(3) : v)).replace("-", "−")) },
+      { font, stroke, grid, ticks: { show: false }, size, gap: 6, space: 36, values: (u, at) => at.map((v) => (v === null ? "" : Math.abs(v) < 1e4 ? Vigil.number(+v.toPrecision(6)) : Vigil.compact(v))) },
     ];
   };
   const shape = (ctx, severity, x, y, r) => {

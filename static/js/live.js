@@ -86,7 +86,8 @@
     const rate = sum("events_per_s"), lag = sum("lag"), delays = all.map((u) => u.latency_p95_ms).filter((v) => v !== null && v !== undefined);
     setText("n-rate", Vigil.compact(rate)); setText("n-lag", Vigil.compact(lag));
     if (delays.length) setText("n-latency", Vigil.compact(Math.max(...delays)));
-    if (rate > 0) setText("n-behind", `${lag / rate < 1 ? (lag / rate).toFixed(2) + " s" : Vigil.duration(lag / rate)} behind`);
+    if (!lag) setText("n-behind", "caught up");
+    else if (rate > 0) setText("n-behind", `${lag / rate < 1 ? (lag / rate).toFixed(2) + " s" : Vigil.duration(lag / rate)} behind`);
   };
   const showCount = () => {
     const show = document.getElementById(feed() ? "feed-show" : "list-show");

@@ -27,12 +27,12 @@ Vigil.number = (v) => {
 };
 Vigil.compact = (v) => {
   if (v === null || v === undefined) return "–";
-  for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
-    if (Math.abs(v) >= size) return `${(v / size).toFixed(v / size < 100 ? 1 : 0)} ${letter}`;
+  for (const [least, size, letter] of [[1e9, 1e9, "G"], [1e6, 1e6, "M"], [1e4, 1e3, "k"]]) {
+    if (Math.abs(v) >= least) return `${(v / size).toFixed(v / size < 100 ? 1 : 0)} ${letter}`;
   }
   return v >= 10 || Number.isInteger(v) ? Math.round(v).toLocaleString("en-US") : v.toFixed(1);
 };
-Vigil.score = (v) => (v === null || v === undefined ? "–" : (Math.floor(v * 100 + 1e-9) / 100).toFixed(2));
+Vigil.score = (v) => (v === null || v === undefined ? "–" : v >= 1 ? "1.00" : (Math.min(Math.floor(v * 100 + 1e-6), 99) / 100).toFixed(2));
 Vigil.severities = { low: 1, medium: 2, high: 3, critical: 4 };
 
 Vigil.times = () => {

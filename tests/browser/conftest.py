@@ -63,14 +63,17 @@ def rows(site: str, transactional_db: None) -> Iterator[None]:
     connections.close_all()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Chromium. For a module only: Playwright keeps a loop running in this thread meanwhile, in
+    which Django would refuse the database and asynchronous tests could not start."""
     path = next(filter(None, map(shutil.which, CHROMIUMS)), None)
     if path is None:
         if os.environ.get("CI") == "true":
             pytest.fail("CI needs an installed Chromium for the page tests.")
         pytest.skip("no Chromium is installed")
-    with sync_playwright() as playwright:
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield chromium
         chromium.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -27,8 +26,6 @@ from tests import builders
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 SHOTS = Path(__file__).parent / "screenshots"
 DESK, PHONE = ViewportSize(width=1440, height=900), ViewportSize(width=390, height=844)
-# Playwright's synchronous interface runs a loop in this thread, which Django would refuse.
-os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
 
 
 class Watched:
