@@ -10,6 +10,8 @@ import datetime as dt
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -33,6 +35,8 @@ from streams.rollups import RollupRows
 
 _NAMESPACE = uuid.UUID("6f0f4c0a-6f6b-5f0e-9a53-3b1c9a0f7d11")
 
+_REMEMBERED_IDS = 50_000
+
 _STAGE_CANDIDATES = """
 CREATE TEMP TABLE IF NOT EXISTS stage_candidate (
     series_id bigint, incarnation_id bigint, partition integer, "offset" bigint,
@@ -52,12 +56,14 @@ ON CONFLICT (incarnation_id, partition, "offset", series_id) DO NOTHING
 
 _UPDATE_EPISODES = """
 UPDATE anomalies_anomaly AS a SET
-    state = u.state, severity = u.severity, end_at = u.end_at, last_offset = u.last_offset,
-    count = u.count, peak_score = u.peak_score, peak_value = u.peak_value, peak_at = u.peak_at,
+    state = u.state, severity = u.severity, last_offset = u.last_offset,
+    end_at = timestamptz 'epoch' + u.end_us * interval '1 microsecond',
+    count = u.count, peak_score = u.peak_score, peak_value = u.peak_value,
+    peak_at = timestamptz 'epoch' + u.peak_us * interval '1 microsecond',
     updated_at = now()
-FROM unnest(%s::uuid[], %s::text[], %s::smallint[], %s::timestamptz[], %s::bigint[], %s::int[],
-    %s::float8[], %s::float8[], %s::timestamptz[])
-    AS u (id, state, severity, end_at, last_offset, count, peak_score, peak_value, peak_at)
+FROM unnest(%s::uuid[], %s::text[], %s::smallint[], %s::bigint[], %s::bigint[], %s::int[],
+    %s::float8[], %s::float8[], %s::bigint[])
+    AS u (id, state, severity, end_us, last_offset, count, peak_score, peak_value, peak_us)
 WHERE a.id = u.id
 """
 
@@ -134,6 +140,7 @@ class AnomalySink:
         self._now = now
         self._connection: object = None
         self._days = rollups.DayPartitions()
+        self._ids: dict[tuple[str, int, int, int], uuid.UUID] = {}
 
     # -- building ------------------------------------------------------------------------------
 
@@ -166,10 +173,17 @@ class AnomalySink:
         return pending
 
     def _anomaly_id(self, life: Owned, partition: int, offset: int, code: int) -> uuid.UUID:
-        source, metric = self._engine.index.names[code]
-        return uuid.uuid5(
-            _NAMESPACE, f"{life.topic_id}/{partition}/{offset}/{source}\x1f{metric}/episode"
-        )
+        key = (life.topic_id, partition, offset, code)
+        known = self._ids.get(key)
+        if known is None:
+            source, metric = self._engine.index.names[code]
+            known = uuid.uuid5(
+                _NAMESPACE, f"{life.topic_id}/{partition}/{offset}/{source}\x1f{metric}/episode"
+            )
+            if len(self._ids) >= _REMEMBERED_IDS:
+                self._ids.clear()
+            self._ids[key] = known
+        return known
 
     def _onsets_and_rises(
         self, scored: ScoredBatch, owned: dict[int, Owned], pending: Pending
@@ -195,18 +209,22 @@ class AnomalySink:
         code = int(events.series[i])
         source, metric = self._engine.index.names[code]
         partition = int(events.partition[i])
-        expected = [_maybe(x) for x in detail.expected[i]]
+        expected = [_maybe(x) for x in detail.expected[i].tolist()]
         value = float(events.values[i, 0])
         mid = expected[1]
-        direction = 0 if mid is None else int(np.sign(value - mid))
-        features = dict(zip(FEATURE_NAMES, map(float, detail.features[i]), strict=True))
-        votes = score_from_oddness(scored.votes[i])
+        direction = 0 if mid is None else (value > mid) - (value < mid)
+        features = dict(zip(FEATURE_NAMES, detail.features[i].tolist(), strict=True))
+        votes = score_from_oddness(scored.votes[i]).tolist()
         policy = scored.version.policies.policies[int(scored.policy[i])]
         at = from_us(int(events.event_time[i]))
         score = float(scored.score[i])
-        return Anomaly(
-            id=self._anomaly_id(life, partition, int(out.onset_offset[i]), code),
+        identity = self._anomaly_id(life, partition, int(out.onset_offset[i]), code)
+        return _row(
+            Anomaly,
+            id=identity,
+            pk=identity,
             stream=self._stream,
+            stream_id=self._stream.pk,
             series_id=int(self._engine.index.ids[code]),
             source=source,
             metric=metric,
@@ -269,7 +287,8 @@ class AnomalySink:
     def _announce(self, anomaly: Anomaly, sequence: int, change: str, pending: Pending) -> None:
         payload = {**result_of(anomaly), "sequence": sequence, "change": change}
         pending.outbox.append(
-            Outbox(
+            _row(
+                Outbox,
                 anomaly_id=anomaly.pk,
                 sequence=sequence,
                 kind=change,
@@ -292,7 +311,8 @@ class AnomalySink:
             code = int(scored.events.series[i])
             source, metric = self._engine.index.names[code]
             pending.outbox.append(
-                Outbox(
+                _row(
+                    Outbox,
                     anomaly_id=identity,
                     sequence=int(state[episodes.SEQUENCE]),
                     kind=Outbox.Kind.CLOSED,
@@ -315,8 +335,8 @@ class AnomalySink:
             )
 
     def _extend_open(self, owned: dict[int, Owned], pending: Pending) -> None:
-        for slot in self._engine.touched_episodes(pending.replaying).tolist():
-            state = self._engine.episode_rows(np.array([slot]))[0]
+        slots = self._engine.touched_episodes(pending.replaying)
+        for slot, state in zip(slots.tolist(), self._engine.episode_rows(slots), strict=True):
             if state[episodes.OPEN] == 1.0:
                 self._update(slot, state, "open", owned, pending)
 
@@ -338,12 +358,12 @@ class AnomalySink:
         pending.updates[identity] = (
             name,
             int(state[episodes.SEVERITY]),
-            from_us(int(state[episodes.END_TIME])),
+            int(state[episodes.END_TIME]),
             int(state[episodes.END_OFFSET]),
             int(state[episodes.COUNT]),
             float(state[episodes.PEAK_SCORE]),
             float(state[episodes.PEAK_VALUE]),
-            from_us(int(state[episodes.PEAK_TIME])),
+            int(state[episodes.PEAK_TIME]),
         )
         return identity
 
@@ -461,13 +481,13 @@ class AnomalySink:
         # Django's own cursors bind in the client, as text; these bind in the server.
         with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
             if pending.anomalies:
-                _insert(cursor, _INSERT_ANOMALIES, pending.anomalies, now)
+                _insert(cursor, _INSERT_ANOMALIES, Anomaly, pending.anomalies, now)
             if pending.updates:
                 ids = sorted(pending.updates)
                 columns = [list(c) for c in zip(*(pending.updates[i] for i in ids), strict=True)]
                 cursor.execute(_UPDATE_EPISODES, [ids, *columns])
             if pending.outbox:
-                _insert(cursor, _INSERT_OUTBOX, pending.outbox, now)
+                _insert(cursor, _INSERT_OUTBOX, Outbox, pending.outbox, now)
             if pending.candidates:
                 for rows in pending.candidates:
                     copybinary.copy(cursor, "stage_candidate", rows)
@@ -484,25 +504,43 @@ class AnomalySink:
         return pending.found
 
 
+@cache
+def _fields(model: type[models.Model]) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:
+    """Columns that we write, those of them that hold the time of writing, and their defaults."""
+    fields = [f for f in model._meta.concrete_fields if not isinstance(f, models.AutoField)]
+    stamps = [
+        f.column
+        for f in fields
+        if getattr(f, "auto_now", False) or getattr(f, "auto_now_add", False)
+    ]
+    blank = model()
+    defaults = {f.attname: getattr(blank, f.attname) for f in fields}
+    return tuple(f.column for f in fields), tuple(stamps), defaults
+
+
+def _row(model: type[models.Model], **values: Any) -> Any:
+    """A row with the model's attributes and defaults, without the cost of a model instance."""
+    return SimpleNamespace(**{**_fields(model)[2], **values})
+
+
 def _insert(
-    cursor: psycopg.Cursor[Any], statement: str, rows: Sequence[models.Model], now: dt.datetime
+    cursor: psycopg.Cursor[Any],
+    statement: str,
+    model: type[models.Model],
+    rows: Sequence[Any],
+    now: dt.datetime,
 ) -> None:
-    """Insert model instances as they are; an id that counts up is left to the database."""
-    fields = [f for f in type(rows[0])._meta.concrete_fields if not isinstance(f, models.AutoField)]
-    documents = []
-    for row in rows:
-        document = {f.column: getattr(row, f.attname) for f in fields}
-        for f in fields:
-            if getattr(f, "auto_now", False) or getattr(f, "auto_now_add", False):
-                document[f.column] = now
-        documents.append(document)
-    columns = ", ".join(f'"{f.column}"' for f in fields)
+    """Insert rows as they are; an id that counts up is left to the database."""
+    columns, stamps, _ = _fields(model)
+    written = dict.fromkeys(stamps, now)
+    documents = [{name: row.__dict__[name] for name in columns} | written for row in rows]
     text = msgspec.json.encode(documents).decode()
-    cursor.execute(statement.format(columns=columns).encode(), [text])
+    names = ", ".join(f'"{name}"' for name in columns)
+    cursor.execute(statement.format(columns=names).encode(), [text])
 
 
-def _maybe(x: Any) -> float | None:
-    return None if np.isnan(x) else float(x)
+def _maybe(x: float) -> float | None:
+    return None if x != x else x
 
 
 def _by_partition(partition: NDArray[np.int32], lives: dict[int, int]) -> NDArray[np.int64]:

@@ -25,9 +25,10 @@ def timestamps(us: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def encode(columns: Mapping[str, NDArray[Any]]) -> bytes:
-    """The whole COPY stream of equal-length columns: int16/32/64, float64, or int32 ``[n, k]``.
+    """The COPY stream of equal-length columns: int16/32/64, float64, void or int32 ``[n, k]``.
 
-    A two-dimensional int32 column becomes an ``integer[]`` of ``k`` elements.
+    A void column (``V<bytes>``) becomes ``bytea``, a two-dimensional int32 one an ``integer[]`` of
+    ``k`` elements.
     """
     n = len(next(iter(columns.values())))
     fields: list[Any] = [("fields", ">i2")]

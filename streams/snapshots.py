@@ -10,18 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import psycopg
 from django.db import connection, transaction
 
+from streams import copybinary
 from streams.checkpoint import Owned, hold
 from streams.models import PartitionOffset, StateSnapshot
+
+_STAGE = """
+CREATE TEMP TABLE IF NOT EXISTS stage_snapshot (
+    series_id bigint, last_offset bigint, state bytea
+) ON COMMIT DELETE ROWS
+"""
 
 _UPSERT = """
 INSERT INTO streams_statesnapshot
     (incarnation_id, partition, series_id, last_offset, layout, state, saved_at)
-SELECT %s, %s, series, last, %s, state, now()
-FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[]) AS row (series, last, state)
-ORDER BY series
+SELECT %s, %s, series_id, last_offset, %s, state, now() FROM stage_snapshot
+ORDER BY series_id
 ON CONFLICT (incarnation_id, partition, series_id) DO UPDATE SET
     last_offset = EXCLUDED.last_offset, layout = EXCLUDED.layout, state = EXCLUDED.state,
     saved_at = EXCLUDED.saved_at
@@ -39,7 +46,7 @@ class Chunk:
     layout: str
     series_ids: list[int]
     last_offsets: list[int]
-    rows: list[bytes]
+    rows: list[bytes]  # of equal length
     base: int | None = None
 
 
@@ -53,19 +60,20 @@ def write(chunk: Chunk) -> None:
     with transaction.atomic():
         hold(owned)
         if chunk.rows:
-            # Bound in the server: Django's own cursors would write every byte as two of text.
-            with psycopg.Cursor(connection.connection) as cursor:
-                cursor.execute(
-                    _UPSERT,
-                    [
-                        owned.incarnation_id,
-                        owned.partition,
-                        chunk.layout,
-                        chunk.series_ids,
-                        chunk.last_offsets,
-                        chunk.rows,
-                    ],
+            with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+                cursor.execute(_STAGE)
+                copybinary.copy(
+                    cursor,
+                    "stage_snapshot",
+                    {
+                        "series_id": np.array(chunk.series_ids, dtype=np.int64),
+                        "last_offset": np.array(chunk.last_offsets, dtype=np.int64),
+                        "state": np.frombuffer(
+                            b"".join(chunk.rows), dtype=f"V{len(chunk.rows[0])}"
+                        ),
+                    },
                 )
+                cursor.execute(_UPSERT, [owned.incarnation_id, owned.partition, chunk.layout])
         if chunk.base is not None:
             PartitionOffset.objects.filter(
                 incarnation_id=owned.incarnation_id,

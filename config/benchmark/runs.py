@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import resource
-import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from django.db import connection
 
 from config.schema import Stream as StreamConfig
 from config.schema import VigilConfig
-from config.wiring import RunOptions, build_runner, warm_up
+from config.wiring import RunOptions, build_runner, settle, warm_up
 from streams.models import Stream
 from streams.stopwatch import Stopwatch
 
@@ -88,18 +87,14 @@ def whole(
     config = config.model_copy(
         update={
             "streams": (given,),
-            "kafka": config.kafka.model_copy(
-                update={"group_id": f"benchmark-{uuid.uuid4().hex}", "batch_size": BATCH}
-            ),
+            "kafka": config.kafka.model_copy(update={"group_id": f"benchmark-{uuid.uuid4().hex}"}),
         }
     )
     runner = build_runner(config, "benchmark", RunOptions(exit_at_end=True), None)
     if prepare is not None:
         prepare(Stream.objects.get(name=name))
     warm_up(config)
-    gc.collect()
-    gc.freeze()
-    sys.setswitchinterval(0.0005)
+    settle()
     before = _rss_mb()
     totals = runner.run()
     return Measured(totals.events, totals.wall_s, totals.cpu_s, _rss_mb(), before, totals.onsets)

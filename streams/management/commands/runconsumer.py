@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 from typing import Any
@@ -11,7 +10,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, ProgrammingError
 
-from config.wiring import KNOWN_ERRORS, RunOptions, build_runner, warm_up
+from config.wiring import KNOWN_ERRORS, RunOptions, build_runner, settle, warm_up
 from streams.runner import instance_name
 from streams.timestamps import TimestampError, parse_one
 
@@ -55,12 +54,7 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: runner.stop())
         warm_up(config)
-        # What is loaded now lives as long as the process: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        # Two threads share the interpreter; the default of 5 ms would let one starve the other
-        # behind every short call into numpy.
-        sys.setswitchinterval(0.0005)
+        settle()
         try:
             totals = runner.run()
         except KNOWN_ERRORS as error:
