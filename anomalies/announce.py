@@ -102,6 +102,8 @@ class Announcer:
 
     def _run(self) -> None:
         producer = self._make()
+        # One of its own: what becomes of statistics says nothing about results.
+        self._numbers = self._make()
         while True:
             try:
                 work = self._queue.get(timeout=RETRY_S)
@@ -118,8 +120,10 @@ class Announcer:
 
     def _do(self, producer: TopicProducer, work: _Work | Owned | dict[str, Any]) -> None:
         if isinstance(work, dict):
-            producer.send(self._statistics_topic, msgspec.json.encode(work))
-            producer.poll()
+            try:
+                self._numbers.send(self._statistics_topic, msgspec.json.encode(work))
+            except StreamsError as error:
+                log.warning("statistics.failed error=%s", error)
         elif isinstance(work, Owned):
             self._lives[work.incarnation_id, work.partition] = work
             self._publish(producer, self._unpublished(work))

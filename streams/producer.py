@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.errors import DeliveryError
 
@@ -55,12 +55,18 @@ class TopicProducer:
         )
 
     def send(self, topic: str, value: bytes | None, key: bytes | None = None) -> None:
-        """Queue one message; blocks while the local queue is full."""
+        """Queue one message; blocks while the local queue is full.
+
+        Raises:
+            DeliveryError: it is refused at once, such as for a topic that does not exist.
+        """
         while True:
             try:
                 self._producer.produce(topic, value, key)
             except BufferError:
                 self._producer.poll(0.1)
+            except KafkaException as error:
+                raise DeliveryError(1, 0, f"{topic}: {error.args[0].str()}") from error
             else:
                 self.queued += 1
                 break

@@ -139,6 +139,19 @@ def test_what_could_not_be_sent_is_sent_later_without_a_restart(
     assert {m["n"] for m in one.on_topic()} == {1}
 
 
+def test_a_missing_statistics_topic_keeps_no_result_back(
+    kafka: str, topic: MakeTopic, owned: Owned
+) -> None:
+    one = Heard(kafka, topic(1), f"missing-{uuid.uuid4().hex}")
+    for n in range(12):
+        one.announcer.tick({"events_per_s": 1.0})
+        one.announcer.found(found(row(owned, n)))
+        await_published()
+        time.sleep(0.05)  # the broker's answer on the topic comes at its own time
+    one.announcer.close()
+    assert [m["n"] for m in one.on_topic()] == list(range(12))
+
+
 def test_closing_sends_what_is_queued(heard: Callable[..., Heard], owned: Owned) -> None:
     one = heard()
     for n in range(20):
