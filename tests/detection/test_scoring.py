@@ -1,0 +1,166 @@
+"""The engine's own rules: who scores what, what a replay skips, and the zone's clock."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+from django.conf import settings
+
+from config.wiring import build_engine, load_model, scoring_base
+from detection.base import FloatArray
+from detection.errors import StateLayoutError
+from detection.scoring import (
+    TRUSTED_AFTER,
+    CompiledVersion,
+    LoadedModel,
+    ScoringEngine,
+    ZoneClock,
+)
+from detection.versions import compile_version
+from streams.batch import EventBatch
+
+START = 1_704_067_200_000_000
+PAYLOAD = {"time_zone": "UTC", "policies": [], "models": []}
+
+
+def engine(*partitions: int) -> ScoringEngine:
+    made = build_engine(settings.VIGIL)
+    for partition in partitions or (0,):
+        made.attach(partition)
+    return made
+
+
+def version(made: ScoringEngine, **more: Any) -> CompiledVersion:
+    payload = {**scoring_base(settings.VIGIL), **PAYLOAD, **more}
+    return compile_version(0, payload, load_model, made.detectors)
+
+
+def batch(made: ScoringEngine, n: int, metrics: tuple[str, ...] = ("cpu",), first: int = 0,
+          partition: int = 0) -> EventBatch:  # fmt: skip
+    """n events each of one source with these metrics, a minute apart."""
+    codes = np.array([made.index.code("web-1", m) for m in metrics], dtype=np.int32)
+    k = len(metrics)
+    offset = np.arange(first * k, (first + n) * k, dtype=np.int64)
+    return EventBatch(
+        START + offset // k * 60_000_000, codes[offset % k],
+        (50 + offset * 7 % 13 / 3).reshape(-1, 1), np.full(n * k, partition, dtype=np.int32),
+        offset, committable={partition: int(offset[-1]) + 1},
+    )  # fmt: skip
+
+
+class Constant:
+    """A stored model that always says the same."""
+
+    name = "isolation_forest"
+
+    def __init__(self, oddness: float) -> None:
+        self.value = oddness
+        self.asked = 0
+
+    def oddness(self, features: FloatArray) -> FloatArray:
+        self.asked += len(features)
+        return np.full(len(features), self.value)
+
+
+def with_models(base: CompiledVersion, **by_metric: float) -> CompiledVersion:
+    models = tuple(
+        LoadedModel("isolation_forest", metric.replace("every", ""), 1, "x", Constant(value))  # type: ignore[arg-type]
+        for metric, value in by_metric.items()
+    )
+    return replace(base, models=models)
+
+
+def test_a_model_of_the_metric_wins_over_the_one_for_all() -> None:
+    made = engine()
+    scored = made.process(
+        batch(made, 200, ("cpu", "mem")), with_models(version(made), cpu=0.25, every=0.5), {}
+    )
+    forest = scored.votes[:, scored.version.names.index("isolation_forest")]
+    cpu, old = np.arange(400) % 2 == 0, np.arange(400) // 2 >= TRUSTED_AFTER
+    assert np.isnan(forest[~old]).all()
+    assert (forest[old & cpu] == 0.25).all()
+    assert (forest[old & ~cpu] == 0.5).all()
+
+
+def test_warming_up_has_no_score() -> None:
+    made = engine()
+    scored = made.process(batch(made, 400), version(made), {})
+    seen = scored.detail.seen
+    warm = seen >= TRUSTED_AFTER
+    assert np.isfinite(scored.score[warm]).all()
+    assert np.isnan(scored.score[seen < 5]).all()
+    assert not scored.is_anomaly[np.isnan(scored.score)].any()
+
+
+def test_a_detector_switched_off_still_learns() -> None:
+    off, on = engine(), engine()
+    detectors = scoring_base(settings.VIGIL)["detectors"]
+    without = {**detectors, "online": {"enabled": False}}
+    off.process(batch(off, 300), version(off, detectors=without), {})
+    on.process(batch(on, 300), version(on), {})
+    one = off.process(batch(off, 5, first=300), version(off), {})
+    other = on.process(batch(on, 5, first=300), version(on), {})
+    assert np.array_equal(one.score, other.score)
+    assert np.isfinite(one.score).all()
+
+
+def test_what_a_series_has_seen_is_skipped_and_what_is_stored_is_silent() -> None:
+    made = engine(0, 1)
+    made.process(batch(made, 10, ("cpu", "mem")), version(made), {})
+    again = batch(made, 14, ("cpu", "mem", "new"))
+    unseen = made.unseen(again)
+    expected = (again.offset > np.where(np.arange(42) % 3 == 0, 18, 19)) | (np.arange(42) % 3 == 2)
+    assert unseen.tolist() == expected.tolist()
+    assert made.unseen(batch(made, 3, partition=1)).all()
+    scored = made.process(batch(made, 20, first=10), version(made), {0: 15})
+    assert scored.silent.tolist() == [offset < 15 for offset in range(10, 30)]
+
+
+def test_a_partition_given_up_is_forgotten_and_its_room_used_again() -> None:
+    made = engine(0, 1)
+    names = tuple(f"m{i}" for i in range(50))
+    for _ in range(30):
+        made.attach(0)
+        made.process(batch(made, 2, names), version(made), {})
+    made.process(batch(made, 3, names[:1], partition=1), version(made), {})
+    assert len(made.slots_of(0)) == 50
+    assert made.store.capacity <= 1024
+    before = made.pack(made.slots_of(1))
+    made.detach(0)
+    assert made.pack(made.slots_of(1)) == before
+
+
+def test_state_of_another_layout_is_refused() -> None:
+    made = engine()
+    made.process(batch(made, 3), version(made), {})
+    rows = made.pack(made.slots_of(0))
+    other = engine()
+    code = np.array([other.index.code("web-1", "cpu")], dtype=np.int32)
+    with pytest.raises(StateLayoutError):
+        other.restore(0, code, "another", rows)
+    other.attach(0)
+    other.restore(0, code, other.layout, rows)
+    assert other.pack(other.slots_of(0)) == rows
+
+
+@pytest.mark.parametrize(
+    "zone", ["UTC", "Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "Australia/Lord_Howe"]
+)
+def test_the_zones_clock_follows_daylight_saving(zone: str) -> None:
+    rng = np.random.default_rng(4)
+    seconds = rng.integers(1_672_531_200, 1_735_689_600, 400)
+    change = int(dt.datetime(2024, 3, 31, 1, tzinfo=dt.UTC).timestamp())
+    seconds = np.concatenate([seconds, np.arange(change - 3_600, change + 3_600, 60)])
+    clock = ZoneClock(zone)
+    expected = [
+        s + round(dt.datetime.fromtimestamp(s, ZoneInfo(zone)).utcoffset().total_seconds())  # type: ignore[union-attr]
+        for s in seconds.tolist()
+    ]
+    for _ in range(2):
+        assert clock.local_s(seconds * 1_000_000 + 999_999).tolist() == expected
+    assert len(clock.local_s(np.zeros(0, dtype=np.int64))) == 0
