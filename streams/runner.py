@@ -24,7 +24,7 @@ from streams import checkpoint, snapshots
 from streams.batch import EventBatch
 from streams.checkpoint import FencedError, Move, Owned
 from streams.clock import from_us
-from streams.codec import Codec, Decoded, Reject
+from streams.codec import Codec, Gathered, Reject, gather
 from streams.consumer import GroupConsumer, Place
 from streams.dead_letter import DeadLetters
 from streams.errors import StreamsError, UnusableError
@@ -110,7 +110,7 @@ class Lane:
     versions: Versions
     sink: Sink
     owned: dict[int, Owned] = field(default_factory=dict)
-    position: dict[int, int] = field(default_factory=dict)  # decoded, by the loop
+    position: dict[int, int] = field(default_factory=dict)  # handed over, by the loop
     scored: dict[int, int] = field(default_factory=dict)  # by the worker
     silent_below: dict[int, int] = field(default_factory=dict)
     snapshotter: Snapshotter | None = None
@@ -219,7 +219,7 @@ class Runner:
             self._consumer.close()
         return self.totals
 
-    # -- the loop's thread: poll, decode, hand over ----------------------------------------------
+    # -- the loop's thread: poll, gather, hand over ----------------------------------------------
 
     def _turn(self) -> None:
         if self._failed():
@@ -246,27 +246,27 @@ class Runner:
         self._report()
 
     def _hand_over(self, lane: Lane, messages: list[Message], flush: bool) -> None:
-        """Decode, and let the worker go on with it; waits while the worker has enough."""
+        """Let the scoring thread go on with a batch; waits while that one has enough."""
         self._status.busy = bool(messages)
         if messages:
             self._watch.start()
-        decoded = lane.codec.decode(cast(Any, messages))
+        gathered = gather(cast(Any, messages))
         position = lane.position
-        if not self._gapless(lane, decoded.first):
+        if not self._gapless(lane, gathered.first):
             messages = [m for m in messages if m.partition() not in self._sought]
             self._sought.clear()
-            decoded = lane.codec.decode(cast(Any, messages))
-        if any(position.get(p, 1 << 62) > first for p, first in decoded.first.items()):
+            gathered = gather(cast(Any, messages))
+        if any(position.get(p, 1 << 62) > first for p, first in gathered.first.items()):
             # of a partition that is not ours (any more), or fetched before a seek
             there = cast(list[Any], messages)
             messages = [m for m in there if m.offset() >= position.get(m.partition(), 1 << 62)]
-            decoded = lane.codec.decode(cast(Any, messages))
+            gathered = gather(cast(Any, messages))
         sample = messages[:: max(1, len(messages) // SAMPLES_A_BATCH)]
         timestamps = [m.timestamp()[1] for m in sample]
-        position.update(decoded.batch.committable)
-        self._submitted += len(decoded.batch)
+        position.update(gathered.committable)
+        self._submitted += len(messages)
         generation = self._generation
-        job = partial(self._score, lane, decoded, timestamps, flush)
+        job = partial(self._score, lane, gathered, timestamps, flush)
         paused: list[Place] = []
         while not self._scoring.submit(job, WORKER_PATIENCE_S):
             if not paused:
@@ -334,9 +334,10 @@ class Runner:
                 pipeline.drain(30)
         return not self._failed()
 
-    # -- the scoring thread ---------------------------------------------------------
+    # -- the scoring thread: decode, score ---------------------------------------------------------
 
-    def _score(self, lane: Lane, decoded: Decoded, timestamps: list[int], flush: bool) -> None:
+    def _score(self, lane: Lane, gathered: Gathered, timestamps: list[int], flush: bool) -> None:
+        decoded = lane.codec.parse(gathered)
         batch, rejects = decoded.batch, decoded.rejects
         if lane.silent_below:
             batch = batch.take(lane.engine.unseen(batch))
@@ -684,7 +685,7 @@ class Runner:
         deadline = self._now() + LEAVE_WITHIN_S
         for lane in self._lanes.values():
             if not self._failed() and lane.owned:
-                job = partial(self._score, lane, lane.codec.decode([]), [], True)
+                job = partial(self._score, lane, gather([]), [], True)
                 self._scoring.submit(job, LEAVE_WITHIN_S)
         whole = self._quiesce(max(0.0, deadline - self._now()))
         error = self._take_error()
