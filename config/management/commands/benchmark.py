@@ -1,4 +1,4 @@
-"""`manage.py benchmark`: the whole consumer's speed as a ratio to bare consume-and-decode."""
+"""`manage.py benchmark`: the consumer's speed next to bare consume-and-decode, or its latency."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import psycopg
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from config.benchmark import measure
+from config.benchmark import latency, measure
 from config.benchmark.model import promote_a_forest
 from config.benchmark.runs import Measured, bare, whole
 from config.embedded.errors import EmbeddedError
@@ -42,6 +42,13 @@ class Command(BaseCommand):
         parser.add_argument("--events", type=int, default=EVENTS)
         parser.add_argument("--series", type=int, default=1_000, help="of the main measure")
         parser.add_argument("--quick", action="store_true", help="leave out 1 to 100,000 series")
+        parser.add_argument(
+            "--latency",
+            action="store_true",
+            help="measure instead how long events take to their committed row at a steady rate",
+        )
+        parser.add_argument("--rate", type=float, default=1_000, help="events/s of --latency")
+        parser.add_argument("--seconds", type=float, default=20, help="length of --latency")
         parser.add_argument("--run", choices=("bare", "online", "forest"), help="(one inner run)")
         parser.add_argument("--topic", help="(of an inner run)")
 
@@ -51,10 +58,19 @@ class Command(BaseCommand):
             return
         if options["rounds"] < 1 or options["events"] < 10_000 or options["series"] < 1:
             raise CommandError("--rounds and --series are at least 1, --events at least 10,000")
+        if not 1 <= options["rate"] <= 20_000 or not 1 <= options["seconds"] <= 3_600:
+            raise CommandError("--rate is 1 to 20,000 events a second, --seconds 1 to 3,600")
         with ExitStack() as stack:
             env = self._servers(stack)
-            figures = self._measure(stack, env, options)
-        self._table(figures)
+            self._child(env, "migrate", "--skip-checks", "--verbosity", "0")
+            if options["latency"]:
+                figures = self._latency(env, options)
+            else:
+                figures = self._measure(stack, env, options)
+        if options["latency"]:
+            self._latencies(figures)
+        else:
+            self._table(figures)
         if options["json"]:
             options["json"].write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -94,12 +110,44 @@ class Command(BaseCommand):
         env["VIGIL_LOG_LEVEL"] = "WARNING"
         return env
 
+    @staticmethod
+    def _client(env: dict[str, str]) -> dict[str, Any]:
+        named = env.get("KAFKA_BOOTSTRAP_SERVERS") or os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+        return settings.VIGIL.kafka.client_config() | {"bootstrap.servers": named}
+
+    def _latency(self, env: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
+        rate, seconds = options["rate"], options["seconds"]
+        self.stdout.write(f"{rate:,.0f} events/s for {seconds:g} s …")
+        try:
+            return latency.measure(
+                self._client(env),
+                f"vigil-latency-{uuid.uuid4().hex[:8]}",
+                env,
+                Path(env["VIGIL_DATA_DIR"]),
+                rate=rate,
+                seconds=seconds,
+                partitions=measure.PARTITIONS,
+            )
+        except latency.LatencyError as error:
+            raise CommandError(str(error)) from None
+
+    def _latencies(self, figures: dict[str, Any]) -> None:
+        self.stdout.write(
+            f"\n{figures['n']:,} events of {figures['series']} series at"
+            f" {figures['rate_per_s']:,.0f}/s, until their row was seen committed, ms\n"
+        )
+        self.stdout.write(f"{'':22}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8}")
+        for name, key in (
+            ("from the broker's time", "from_broker_ms"),
+            ("from the producer's", "from_producer_ms"),
+        ):
+            cells = "".join(f"{figures[key][q]:>8.1f}" for q in ("p50", "p95", "p99", "max"))
+            self.stdout.write(f"{name:22}{cells}")
+
     def _measure(
         self, stack: ExitStack, env: dict[str, str], options: dict[str, Any]
     ) -> dict[str, Any]:
-        self._child(env, "migrate", "--skip-checks", "--verbosity", "0")
-        named = env.get("KAFKA_BOOTSTRAP_SERVERS") or os.environ["KAFKA_BOOTSTRAP_SERVERS"]
-        client = settings.VIGIL.kafka.client_config() | {"bootstrap.servers": named}
+        client = self._client(env)
         topics: list[str] = []
         stack.callback(lambda: measure.drop(client, topics))
 
