@@ -54,7 +54,9 @@ class Anomaly(models.Model):
 
     id = models.UUIDField(primary_key=True)
     stream = models.ForeignKey(Stream, null=True, on_delete=models.CASCADE)
-    series = models.ForeignKey(Series, null=True, on_delete=models.CASCADE, related_name="anomalies")
+    series = models.ForeignKey(
+        Series, null=True, on_delete=models.CASCADE, related_name="anomalies"
+    )
     source = models.CharField(max_length=255)
     metric = models.CharField(max_length=255)
     origin = models.CharField(max_length=10, choices=Origin, default=Origin.DETECTOR)
@@ -72,14 +74,18 @@ class Anomaly(models.Model):
     peak_value = models.FloatField(null=True)
     peak_score = models.FloatField(null=True)
     peak_at = models.DateTimeField(null=True)
-    direction = models.SmallIntegerField(default=0, help_text="1 above, -1 below the expected value.")
+    direction = models.SmallIntegerField(
+        default=0, help_text="1 above, -1 below the expected value."
+    )
     expected_low = models.FloatField(null=True)
     expected_mid = models.FloatField(null=True)
     expected_high = models.FloatField(null=True)
     threshold = models.FloatField(null=True)
     policy = models.CharField(max_length=140, blank=True, default="", help_text="Name and version.")
     detectors = models.JSONField(default=dict, help_text="{detector: score or null}, at the onset.")
-    features = models.JSONField(default=dict, help_text="{feature: standardised value}, at the onset.")
+    features = models.JSONField(
+        default=dict, help_text="{feature: standardised value}, at the onset."
+    )
     context = models.JSONField(
         default=list, help_text="[[epoch ms, value], …] of the events up to the onset."
     )
@@ -167,7 +173,9 @@ class Outbox(models.Model):
     class Meta:
         verbose_name_plural = "outbox"
         constraints = [
-            models.UniqueConstraint(fields=["anomaly", "sequence"], name="anomalies_outbox_identity")
+            models.UniqueConstraint(
+                fields=["anomaly", "sequence"], name="anomalies_outbox_identity"
+            )
         ]
         indexes = [
             models.Index(

@@ -36,7 +36,7 @@ class ReadOnlyAdmin(admin.ModelAdmin[Any]):
 class StreamAdmin(ReadOnlyAdmin):
     """Streams come from config.yaml, which is the place to change them."""
 
-    list_display = ("name", "topic", "time_zone", "grace_s", "created_at")
+    list_display = ("name", "topic", "time_zone", "created_at")
     search_fields = ("name", "topic")
 
 

@@ -6,133 +6,312 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('detection', '0001_initial'),
-        ('streams', '0001_initial'),
+        ("detection", "0001_initial"),
+        ("streams", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Anomaly',
+            name="Anomaly",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('source', models.CharField(max_length=255)),
-                ('metric', models.CharField(max_length=255)),
-                ('origin', models.CharField(choices=[('detector', 'Detector'), ('manual', 'Manual')], default='detector', max_length=10)),
-                ('kind', models.CharField(default='episode', max_length=20)),
-                ('anomaly_type', models.CharField(help_text='One of AnomalyType; a manual report keeps the type it gave.', max_length=40)),
-                ('state', models.CharField(choices=[('open', 'Open'), ('closed', 'Closed')], default='open', max_length=10)),
-                ('severity', models.SmallIntegerField(choices=[(1, 'low'), (2, 'medium'), (3, 'high'), (4, 'critical')])),
-                ('onset_at', models.DateTimeField(help_text='Event time of the first event over the threshold.')),
-                ('end_at', models.DateTimeField(help_text='Event time of the last event over the threshold.')),
-                ('count', models.IntegerField(default=1, help_text='Events over the threshold so far.')),
-                ('value', models.FloatField(help_text='At the onset.', null=True)),
-                ('score', models.FloatField(help_text='At the onset.', null=True)),
-                ('peak_value', models.FloatField(null=True)),
-                ('peak_score', models.FloatField(null=True)),
-                ('peak_at', models.DateTimeField(null=True)),
-                ('direction', models.SmallIntegerField(default=0, help_text='1 above, -1 below the expected value.')),
-                ('expected_low', models.FloatField(null=True)),
-                ('expected_mid', models.FloatField(null=True)),
-                ('expected_high', models.FloatField(null=True)),
-                ('threshold', models.FloatField(null=True)),
-                ('policy', models.CharField(blank=True, default='', help_text='Name and version.', max_length=140)),
-                ('detectors', models.JSONField(default=dict, help_text='{detector: score or null}, at the onset.')),
-                ('features', models.JSONField(default=dict, help_text='{feature: standardised value}, at the onset.')),
-                ('context', models.JSONField(default=list, help_text='[[epoch ms, value], …] of the events up to the onset.')),
-                ('explanation', models.TextField(blank=True, default='')),
-                ('models_used', models.JSONField(default=dict, help_text='{algorithm: {version, sha256}}')),
-                ('partition', models.IntegerField(null=True)),
-                ('offset', models.BigIntegerField(null=True)),
-                ('last_offset', models.BigIntegerField(null=True)),
-                ('late', models.BooleanField(default=False)),
-                ('message', models.TextField(blank=True, default='', help_text='What a manual report said.')),
-                ('label', models.CharField(blank=True, choices=[('', 'Not labelled'), ('real', 'Real'), ('false_alarm', 'False alarm'), ('expected', 'Expected')], default='', max_length=12)),
-                ('labelled_at', models.DateTimeField(blank=True, null=True)),
-                ('stored_at', models.DateTimeField(auto_now_add=True)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('incarnation', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, to='streams.topicincarnation')),
-                ('labelled_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, to=settings.AUTH_USER_MODEL)),
-                ('scoring_version', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, to='detection.scoringversion')),
-                ('series', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='anomalies', to='streams.series')),
-                ('stream', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, to='streams.stream')),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("source", models.CharField(max_length=255)),
+                ("metric", models.CharField(max_length=255)),
+                (
+                    "origin",
+                    models.CharField(
+                        choices=[("detector", "Detector"), ("manual", "Manual")],
+                        default="detector",
+                        max_length=10,
+                    ),
+                ),
+                ("kind", models.CharField(default="episode", max_length=20)),
+                (
+                    "anomaly_type",
+                    models.CharField(
+                        help_text="One of AnomalyType; a manual report keeps the type it gave.",
+                        max_length=40,
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("open", "Open"), ("closed", "Closed")],
+                        default="open",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "severity",
+                    models.SmallIntegerField(
+                        choices=[(1, "low"), (2, "medium"), (3, "high"), (4, "critical")]
+                    ),
+                ),
+                (
+                    "onset_at",
+                    models.DateTimeField(
+                        help_text="Event time of the first event over the threshold."
+                    ),
+                ),
+                (
+                    "end_at",
+                    models.DateTimeField(
+                        help_text="Event time of the last event over the threshold."
+                    ),
+                ),
+                (
+                    "count",
+                    models.IntegerField(default=1, help_text="Events over the threshold so far."),
+                ),
+                ("value", models.FloatField(help_text="At the onset.", null=True)),
+                ("score", models.FloatField(help_text="At the onset.", null=True)),
+                ("peak_value", models.FloatField(null=True)),
+                ("peak_score", models.FloatField(null=True)),
+                ("peak_at", models.DateTimeField(null=True)),
+                (
+                    "direction",
+                    models.SmallIntegerField(
+                        default=0, help_text="1 above, -1 below the expected value."
+                    ),
+                ),
+                ("expected_low", models.FloatField(null=True)),
+                ("expected_mid", models.FloatField(null=True)),
+                ("expected_high", models.FloatField(null=True)),
+                ("threshold", models.FloatField(null=True)),
+                (
+                    "policy",
+                    models.CharField(
+                        blank=True, default="", help_text="Name and version.", max_length=140
+                    ),
+                ),
+                (
+                    "detectors",
+                    models.JSONField(
+                        default=dict, help_text="{detector: score or null}, at the onset."
+                    ),
+                ),
+                (
+                    "features",
+                    models.JSONField(
+                        default=dict, help_text="{feature: standardised value}, at the onset."
+                    ),
+                ),
+                (
+                    "context",
+                    models.JSONField(
+                        default=list,
+                        help_text="[[epoch ms, value], …] of the events up to the onset.",
+                    ),
+                ),
+                ("explanation", models.TextField(blank=True, default="")),
+                (
+                    "models_used",
+                    models.JSONField(default=dict, help_text="{algorithm: {version, sha256}}"),
+                ),
+                ("partition", models.IntegerField(null=True)),
+                ("offset", models.BigIntegerField(null=True)),
+                ("last_offset", models.BigIntegerField(null=True)),
+                ("late", models.BooleanField(default=False)),
+                (
+                    "message",
+                    models.TextField(
+                        blank=True, default="", help_text="What a manual report said."
+                    ),
+                ),
+                (
+                    "label",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "Not labelled"),
+                            ("real", "Real"),
+                            ("false_alarm", "False alarm"),
+                            ("expected", "Expected"),
+                        ],
+                        default="",
+                        max_length=12,
+                    ),
+                ),
+                ("labelled_at", models.DateTimeField(blank=True, null=True)),
+                ("stored_at", models.DateTimeField(auto_now_add=True)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "incarnation",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="streams.topicincarnation",
+                    ),
+                ),
+                (
+                    "labelled_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "scoring_version",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="detection.scoringversion",
+                    ),
+                ),
+                (
+                    "series",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="anomalies",
+                        to="streams.series",
+                    ),
+                ),
+                (
+                    "stream",
+                    models.ForeignKey(
+                        null=True, on_delete=django.db.models.deletion.CASCADE, to="streams.stream"
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'anomalies',
+                "verbose_name_plural": "anomalies",
             },
         ),
         migrations.CreateModel(
-            name='Candidate',
+            name="Candidate",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('partition', models.IntegerField()),
-                ('offset', models.BigIntegerField()),
-                ('event_at', models.DateTimeField()),
-                ('value', models.FloatField()),
-                ('score', models.FloatField()),
-                ('direction', models.SmallIntegerField()),
-                ('deviation', models.FloatField(help_text='Value minus the expected one.', null=True)),
-                ('expected_mid', models.FloatField(null=True)),
-                ('levels', models.IntegerField()),
-                ('incarnation', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to='streams.topicincarnation')),
-                ('series', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to='streams.series')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("partition", models.IntegerField()),
+                ("offset", models.BigIntegerField()),
+                ("event_at", models.DateTimeField()),
+                ("value", models.FloatField()),
+                ("score", models.FloatField()),
+                ("direction", models.SmallIntegerField()),
+                (
+                    "deviation",
+                    models.FloatField(help_text="Value minus the expected one.", null=True),
+                ),
+                ("expected_mid", models.FloatField(null=True)),
+                ("levels", models.IntegerField()),
+                (
+                    "incarnation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, to="streams.topicincarnation"
+                    ),
+                ),
+                (
+                    "series",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, to="streams.series"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Outbox',
+            name="Outbox",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('sequence', models.IntegerField()),
-                ('kind', models.CharField(choices=[('onset', 'Onset'), ('update', 'Update'), ('closed', 'Closed'), ('manual', 'Manual')], max_length=10)),
-                ('payload', models.JSONField(help_text='The result as on the anomaly-results topic.')),
-                ('partition', models.IntegerField(null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('published_at', models.DateTimeField(null=True)),
-                ('anomaly', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to='anomalies.anomaly')),
-                ('incarnation', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, to='streams.topicincarnation')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("sequence", models.IntegerField()),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("onset", "Onset"),
+                            ("update", "Update"),
+                            ("closed", "Closed"),
+                            ("manual", "Manual"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "payload",
+                    models.JSONField(help_text="The result as on the anomaly-results topic."),
+                ),
+                ("partition", models.IntegerField(null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("published_at", models.DateTimeField(null=True)),
+                (
+                    "anomaly",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="anomalies.anomaly",
+                    ),
+                ),
+                (
+                    "incarnation",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="streams.topicincarnation",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'outbox',
+                "verbose_name_plural": "outbox",
             },
         ),
         migrations.AddIndex(
-            model_name='anomaly',
-            index=models.Index(fields=['-onset_at', '-id'], name='anomalies_newest'),
+            model_name="anomaly",
+            index=models.Index(fields=["-onset_at", "-id"], name="anomalies_newest"),
         ),
         migrations.AddIndex(
-            model_name='anomaly',
-            index=models.Index(fields=['source', '-onset_at'], name='anomalies_by_source'),
+            model_name="anomaly",
+            index=models.Index(fields=["source", "-onset_at"], name="anomalies_by_source"),
         ),
         migrations.AddIndex(
-            model_name='anomaly',
-            index=models.Index(fields=['series', '-onset_at'], name='anomalies_by_series'),
+            model_name="anomaly",
+            index=models.Index(fields=["series", "-onset_at"], name="anomalies_by_series"),
         ),
         migrations.AddIndex(
-            model_name='anomaly',
-            index=models.Index(fields=['severity', '-onset_at'], name='anomalies_by_severity'),
+            model_name="anomaly",
+            index=models.Index(fields=["severity", "-onset_at"], name="anomalies_by_severity"),
         ),
         migrations.AddIndex(
-            model_name='anomaly',
-            index=models.Index(fields=['-stored_at'], name='anomalies_by_stored'),
+            model_name="anomaly",
+            index=models.Index(fields=["-stored_at"], name="anomalies_by_stored"),
         ),
         migrations.AddIndex(
-            model_name='candidate',
-            index=models.Index(fields=['series', '-event_at'], name='anomalies_candidate_series'),
+            model_name="candidate",
+            index=models.Index(fields=["series", "-event_at"], name="anomalies_candidate_series"),
         ),
         migrations.AddConstraint(
-            model_name='candidate',
-            constraint=models.UniqueConstraint(fields=('incarnation', 'partition', 'offset', 'series'), name='anomalies_candidate_identity'),
+            model_name="candidate",
+            constraint=models.UniqueConstraint(
+                fields=("incarnation", "partition", "offset", "series"),
+                name="anomalies_candidate_identity",
+            ),
         ),
         migrations.AddIndex(
-            model_name='outbox',
-            index=models.Index(condition=models.Q(('published_at__isnull', True)), fields=['id'], name='anomalies_outbox_unpublished'),
+            model_name="outbox",
+            index=models.Index(
+                condition=models.Q(("published_at__isnull", True)),
+                fields=["id"],
+                name="anomalies_outbox_unpublished",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='outbox',
-            constraint=models.UniqueConstraint(fields=('anomaly', 'sequence'), name='anomalies_outbox_identity'),
+            model_name="outbox",
+            constraint=models.UniqueConstraint(
+                fields=("anomaly", "sequence"), name="anomalies_outbox_identity"
+            ),
         ),
     ]

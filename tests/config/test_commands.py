@@ -76,10 +76,10 @@ def test_topics_are_made_once_with_partitions_and_retention(
     first, second = io.StringIO(), io.StringIO()
     call_command("topics", stdout=first)
     call_command("topics", stdout=second)
-    assert first.getvalue().count(": made, 3 partitions, kept 1.5 h") == 5
+    assert first.getvalue().count(": made, 3 partitions, kept 1.5 h") == 4
     assert second.getvalue().splitlines() == [f"{name}: exists" for name in config.topics]
     topics = kafka_admin.list_topics(timeout=10).topics
-    assert [len(topics[name].partitions) for name in config.topics] == [3] * 5
+    assert [len(topics[name].partitions) for name in config.topics] == [3] * 4
     resource = ConfigResource(ResourceType.TOPIC, config.kafka.input_topic)
     described = kafka_admin.describe_configs([resource])[resource].result(10)
     assert described["retention.ms"].value == str(int(1.5 * 3_600_000))
@@ -100,7 +100,7 @@ def test_topics_without_kafka_say_what_to_do(settings: Settings) -> None:
 def test_the_schedule_is_there_after_migrating_and_edits_stay() -> None:
     assert set(PeriodicTask.objects.values_list("name", flat=True)) >= {s.name for s in SCHEDULE}
     training = PeriodicTask.objects.get(task="detection.tasks.train_models")
-    assert (training.queue, training.interval.every) == ("training", 3_600)
+    assert (training.queue, training.interval.every) == ("training", 60)
     training.enabled = False
     training.save()
     assert ensure_schedule() == []
@@ -133,7 +133,6 @@ def _topics_of(kafka: str, mark: str, *, partitions: int) -> VigilConfig:
             input_topic=f"in-{mark}",
             output_topic=f"out-{mark}",
             statistics_topic=f"stats-{mark}",
-            processed_topic=f"processed-{mark}",
             dead_letter_topic=f"dead-{mark}",
             partitions=partitions,
             retention_hours=1.5,
