@@ -36,11 +36,11 @@ format: venv ## Put the source into its one form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: venv ## Events per second of the whole consumer
+bench: venv ## Events per second of the whole consumer (ARGS=--latency: how long they take)
 	$(BIN)/python manage.py benchmark $(ARGS)
 
-docs: venv ## Check that the documents' commands, links and versions are true
-	$(BIN)/python -m pytest --no-servers tests/architecture $(ARGS)
+docs: venv ## Check that the documents' commands, keys, links and versions are true
+	$(BIN)/python -m pytest --no-servers tests/architecture tests/docs $(ARGS)
 
 lock: venv ## Renew the locks from requirements.in and requirements-dev.in
 	@for name in requirements requirements-dev; do \

@@ -11,25 +11,39 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
+from confluent_kafka import KafkaException
 from django.db import Error, connection
 from django.utils import timezone
 
 from anomalies.models import Outbox
 from anomalies.store import Found
+from streams import checkpoint
 from streams.checkpoint import Owned
+from streams.codec import Reject
 from streams.errors import StreamsError
-from streams.producer import TopicProducer
+from streams.producer import Headers, TopicProducer
 
 log = logging.getLogger(__name__)
 QUEUED_BATCHES = 1_000
 RETRY_S = 2.0
+LOOK_S = 30.0  # between looks for rows that have been unpublished for as long
 
 _Key = tuple[Any, int]
 _Work = list[tuple[_Key, dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    topic: str
+    rejects: Sequence[Reject]
+
+
+_Queued = _Work | Owned | _Refused | dict[str, Any]
 
 
 class Push(Protocol):
@@ -48,17 +62,18 @@ class Announcer:
         topic: str,
         statistics_topic: str,
         push: Push | None,
+        dead_letter_topic: str | None = None,
     ) -> None:
         self._make = producer
         self._topic = topic
         self._statistics_topic = statistics_topic
+        self._dead_letter_topic = dead_letter_topic
         self._push = push
-        self._queue: queue.Queue[_Work | Owned | dict[str, Any] | None] = queue.Queue(
-            maxsize=QUEUED_BATCHES
-        )
+        self._queue: queue.Queue[_Queued | None] = queue.Queue(maxsize=QUEUED_BATCHES)
         self._rates: dict[str, Any] = {}
         self._lives: dict[tuple[int, int], Owned] = {}
         self._retry_at: float | None = None
+        self._look_at = time.monotonic() + LOOK_S
         self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
         self._thread.start()
 
@@ -68,6 +83,11 @@ class Announcer:
             self._offer([((identity, n), payload) for identity, n, payload in found.results])
             self._live({"anomalies": [payload for _, _, payload in found.results]})
         return found.onsets
+
+    def refused(self, topic: str, rejects: Sequence[Reject]) -> None:
+        """Dead letters of ``topic`` were stored: their copies go to the dead letters' topic."""
+        if self._dead_letter_topic is not None:
+            self._offer(_Refused(topic, rejects))
 
     def recover(self, owned: Owned) -> None:
         """Publish what the partition's last owner stored but did not publish."""
@@ -92,7 +112,7 @@ class Announcer:
             at = dt.datetime.now(dt.UTC).isoformat()
             self._push.publish({"type": "update", "at": at, **self._rates, **message})
 
-    def _offer(self, work: _Work | Owned | dict[str, Any] | None) -> None:
+    def _offer(self, work: _Queued | None) -> None:
         try:
             self._queue.put_nowait(work)
         except queue.Full:
@@ -117,8 +137,10 @@ class Announcer:
                 self._failed(error)
             if self._retry_at is not None and time.monotonic() >= self._retry_at:
                 self._catch_up(producer)
+            elif time.monotonic() >= self._look_at:
+                self._look(producer)
 
-    def _do(self, producer: TopicProducer, work: _Work | Owned | dict[str, Any]) -> None:
+    def _do(self, producer: TopicProducer, work: _Queued) -> None:
         if isinstance(work, dict):
             try:
                 self._numbers.send(self._statistics_topic, msgspec.json.encode(work))
@@ -127,6 +149,8 @@ class Announcer:
         elif isinstance(work, Owned):
             self._lives[work.incarnation_id, work.partition] = work
             self._publish(producer, self._unpublished(work))
+        elif isinstance(work, _Refused):
+            self._copy(producer, work)
         else:
             self._publish(producer, work)
 
@@ -138,6 +162,34 @@ class Announcer:
                 self._publish(producer, self._unpublished(owned))
         except (StreamsError, Error) as error:
             self._failed(error)
+
+    def _look(self, producer: TopicProducer) -> None:
+        """Rows of our partitions that should long be published, whatever kept them."""
+        self._look_at = time.monotonic() + LOOK_S
+        try:
+            for key, owned in list(self._lives.items()):
+                if not checkpoint.is_owner(owned):
+                    del self._lives[key]
+                    continue
+                self._publish(producer, self._unpublished(owned, older_than_s=LOOK_S))
+        except (StreamsError, Error) as error:
+            self._failed(error)
+
+    def _copy(self, producer: TopicProducer, refused: _Refused) -> None:
+        """The rows in the database are complete; these are copies for who reads topics."""
+        topic = self._dead_letter_topic or ""
+        try:
+            for r in refused.rejects:
+                headers: Headers = [
+                    ("reason", r.reason),
+                    ("topic", refused.topic),
+                    ("partition", str(r.partition)),
+                    ("offset", str(r.offset)),
+                ]
+                producer.send(topic, r.raw, r.key, headers)
+            producer.flush(30.0)
+        except (StreamsError, KafkaException) as error:
+            log.warning("dead_letters.not_copied count=%s error=%s", len(refused.rejects), error)
 
     def _failed(self, error: Exception) -> None:
         log.warning("results.failed error=%s retry_in_s=%.0f", error, RETRY_S)
@@ -151,12 +203,14 @@ class Announcer:
             log.warning("results.failed error=%s", error)
         connection.close()
 
-    def _unpublished(self, owned: Owned) -> _Work:
+    def _unpublished(self, owned: Owned, older_than_s: float = 0.0) -> _Work:
         rows = Outbox.objects.filter(
             published_at__isnull=True,
             incarnation_id=owned.incarnation_id,
             partition=owned.partition,
         ).order_by("id")
+        if older_than_s:
+            rows = rows.filter(created_at__lt=timezone.now() - dt.timedelta(seconds=older_than_s))
         return [((r.anomaly_id, r.sequence), r.payload) for r in rows.iterator()]
 
     def _publish(self, producer: TopicProducer, work: _Work) -> None:

@@ -20,6 +20,7 @@ import psycopg
 from django.db import connection, models
 from numpy.typing import NDArray
 
+from anomalies import emit
 from anomalies.explain import anomaly_type, sentence
 from anomalies.models import Anomaly, AnomalyType, Outbox
 from anomalies.results import result_of
@@ -31,6 +32,7 @@ from streams import copybinary, rollups
 from streams.checkpoint import Owned
 from streams.clock import from_us
 from streams.models import Stream
+from streams.producer import Record
 from streams.rollups import RollupRows
 
 _NAMESPACE = uuid.UUID("6f0f4c0a-6f6b-5f0e-9a53-3b1c9a0f7d11")
@@ -127,17 +129,23 @@ class Pending:
     series: dict[str, NDArray[Any]] | None = None
     flushed: NDArray[np.int64] | None = None
     found: Found = field(default_factory=Found)
+    events: list[Record] = field(default_factory=list)  # of `emit: all`, until they are sent
 
 
 class AnomalySink:
     """Turns scored batches of one stream into rows."""
 
     def __init__(
-        self, stream: Stream, engine: ScoringEngine, now: Callable[[], dt.datetime]
+        self,
+        stream: Stream,
+        engine: ScoringEngine,
+        now: Callable[[], dt.datetime],
+        send_events: Callable[[list[Record]], None] | None = None,
     ) -> None:
         self._stream = stream
         self._engine = engine
         self._now = now
+        self._send_events = send_events
         self._connection: object = None
         self._days = rollups.DayPartitions()
         self._ids: dict[tuple[str, int, int, int], uuid.UUID] = {}
@@ -163,6 +171,8 @@ class AnomalySink:
             self._closings(scored, owned, pending)
             self._candidates(scored, owned, pending)
             self._segments(scored, owned, pending)
+            if self._send_events is not None:
+                pending.events += emit.results(scored, self._engine.index, self._stream.name)
         self._extend_open(owned, pending)
         if flush:
             self._open_minutes([p for p in owned if p not in replaying], owned, pending)
@@ -462,7 +472,14 @@ class AnomalySink:
     # -- writing -------------------------------------------------------------------------------
 
     def prepare(self, pending: Pending) -> None:
-        """Outside the transaction: staging tables and day partitions."""
+        """Outside the transaction: events for the topic, staging tables and day partitions.
+
+        Raises:
+            DeliveryError: the broker did not take the events.
+        """
+        if self._send_events is not None and pending.events:
+            self._send_events(pending.events)
+            pending.events = []
         connection.ensure_connection()
         raw = connection.connection
         # psycopg's own cursors raise psycopg's errors: the runner waits out Django's.

@@ -69,7 +69,6 @@ class Kafka(Section):
     input_topic: Topic = "raw-data"
     output_topic: Topic = "anomaly-results"
     statistics_topic: Topic = "statistics"
-    processed_topic: Topic = "processed-data"
     dead_letter_topic: Topic = "dead-letters"
     group_id: NonEmpty = "anomaly-detection-group"
     group_instance_id: NonEmpty | None = None
@@ -97,7 +96,6 @@ class Kafka(Section):
             self.input_topic,
             self.output_topic,
             self.statistics_topic,
-            self.processed_topic,
             self.dead_letter_topic,
         )
 
@@ -148,7 +146,7 @@ class AnomalyDetection(Section):
     """Which detectors run, how they are combined and from which score on something is odd."""
 
     method: Literal["ensemble"] = "ensemble"
-    combine: Literal["max", "mean"] = "max"
+    combine: Literal["max", "mean", "weighted", "vote"] = "max"
     threshold: Share = 0.8
     emit: Literal["anomalies", "all"] = "anomalies"
     episode_quiet_events: Count = 80
@@ -187,7 +185,6 @@ class Mapping(Section):
     value: NonEmpty | None = None
     timestamp: NonEmpty | None = None
     values: NonEmpty | None = None
-    id: NonEmpty | None = None
 
 
 class Stream(Section):
@@ -197,18 +194,18 @@ class Stream(Section):
     topic: Topic | None = None
     time_zone: Zone = "UTC"
     naive_time_zone: Zone | None = None
-    grace_s: NotNegative = 0.0
-    id: NonEmpty | None = None
     mapping: Mapping = Mapping()
 
 
 class Api(Section):
-    """`open` lets the documented calls in without a token.
+    """`token` lets a caller in that sends it as `Authorization: Bearer …`; `open` any local one.
 
-    Unset means: on with the embedded servers on loopback only. Once loaded it is True or False.
+    `open` unset means: on with the embedded servers on loopback only. Once loaded it is True or
+    False.
     """
 
     open: bool | None = None
+    token: SecretStr | None = None
 
 
 class Retention(Section):
@@ -228,7 +225,9 @@ class Consumer(Section):
     snapshot_chunk_bytes: Annotated[int, Field(ge=10_000, le=100_000_000)] = 1_000_000
     rollup_flush_s: Positive = 2.0
     dead_letter_ratio_limit: Share = 0.5
-    max_series_per_partition: Count = 200_000
+    max_series: Count = 200_000
+    metrics_host: NonEmpty = "127.0.0.1"
+    metrics_port: Port | None = None
     config_poll_s: Annotated[float, Field(gt=0, le=5)] = 1.0
 
 

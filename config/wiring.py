@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anomalies.announce import Announcer
+from anomalies.emit import Emitter
 from anomalies.live import LivePublisher
 from anomalies.store import AnomalySink
 from config.schema import Stream as StreamConfig
@@ -72,7 +73,6 @@ def ensure_stream(config: VigilConfig, given: StreamConfig) -> Stream:
             "topic": given.topic or config.kafka.input_topic,
             "time_zone": given.time_zone,
             "naive_time_zone": given.naive_time_zone or "",
-            "grace_s": round(given.grace_s),
             "mapping": mapping_of(given),
         },
     )
@@ -151,12 +151,24 @@ def build_lane(
     """One stream's way from bytes to rows."""
     stream = ensure_stream(config, given)
     engine = build_engine(config)
+    send_events = None
+    if config.anomaly_detection.emit == "all":
+        client = config.kafka.client_config()
+        send_events = Emitter(
+            lambda: TopicProducer(client, linger_ms=5, delivery_timeout_ms=10_000),
+            config.kafka.output_topic,
+        )
     return Lane(
         stream=stream,
-        codec=Codec(engine.index, stream.mapping, stream.naive_time_zone or None),
+        codec=Codec(
+            engine.index,
+            stream.mapping,
+            stream.naive_time_zone or None,
+            config.consumer.max_series,
+        ),
         engine=engine,
         versions=VersionKeeper(stream, scoring_base(config), loader, engine.detectors),
-        sink=AnomalySink(stream, engine, utc_now),
+        sink=AnomalySink(stream, engine, utc_now, send_events),
     )
 
 
@@ -195,6 +207,7 @@ def build_runner(
             kafka.output_topic,
             kafka.statistics_topic,
             push,
+            kafka.dead_letter_topic,
         ),
         StatusReporter(instance),
     )

@@ -88,6 +88,13 @@ def hold(owned: Owned) -> None:
             raise FencedError(f"partition {owned.partition} has another owner")
 
 
+def is_owner(owned: Owned) -> bool:
+    """Whether nobody has taken the partition over: for looking only, a fence it is not."""
+    return PartitionOffset.objects.filter(
+        incarnation_id=owned.incarnation_id, partition=owned.partition, owner_epoch=owned.epoch
+    ).exists()
+
+
 def advance(moves: Sequence[Move]) -> None:
     """Inside a transaction: move the offsets on.
 

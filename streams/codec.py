@@ -5,6 +5,7 @@ A message either becomes events or a :class:`Reject` with its raw bytes, place a
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from streams import fastjson
 from streams.batch import EventBatch
 from streams.series import SeriesIndex, SeriesNameError, check_name
 from streams.timestamps import TimestampError, parse_one
+
+log = logging.getLogger(__name__)
 
 MAX_BYTES = 1_000_000
 MAX_WIDE = 1_000
@@ -38,7 +41,8 @@ class Message(Protocol):
 class Reject:
     """A message that is no event. ``reason`` is one of the words below, ``detail`` a sentence.
 
-    ``empty``, ``size``, ``encoding``, ``json``, ``schema``, ``name``, ``value``, ``timestamp``.
+    ``empty``, ``size``, ``encoding``, ``json``, ``schema``, ``name``, ``value``, ``timestamp``,
+    ``limit``.
     """
 
     partition: int
@@ -116,10 +120,13 @@ class Codec:
         index: SeriesIndex,
         mapping: Mapping[str, str] | None = None,
         naive_zone: str | None = None,
+        max_series: int | None = None,
     ) -> None:
         self.index = index
         self._mapping = dict(mapping or {})
         self._zone = ZoneInfo(naive_zone) if naive_zone else None
+        self._max_series = max_series
+        self._full = False
         self._names = fastjson.NameTable()
         self._decoder = msgspec.json.Decoder(_Event)
         self._any = msgspec.json.Decoder()
@@ -230,9 +237,33 @@ class Codec:
             # All names before the first code: a message that is refused leaves no series behind.
             for metric, _ in pairs[1:]:
                 check_name("metric", metric)
+            self._room(event.source, pairs)
             return [(time, self.code(event.source, metric), float(v)) for metric, v in pairs]
         except SeriesNameError as error:
             raise RejectedError("name", str(error)) from error
+
+    def _room(self, source: str, pairs: list[tuple[str, float]]) -> None:
+        """Refuse what would add series beyond the limit.
+
+        Raises:
+            RejectedError: with the reason ``limit``.
+        """
+        if self._max_series is None or len(self.index) + len(pairs) <= self._max_series:
+            return
+        new = sum((source, metric) not in self.index.codes for metric, _ in pairs)
+        if new and len(self.index) + new > self._max_series:
+            if not self._full:
+                self._full = True
+                log.error(
+                    "series.limit limit=%s reason=events of further series become dead letters"
+                    " (consumer.max_series)",
+                    self._max_series,
+                )
+            raise RejectedError(
+                "limit",
+                f"{new} new series, and {len(self.index)} of {self._max_series} are known"
+                " (consumer.max_series)",
+            )
 
     def code(self, source: str, metric: str) -> int:
         """The series' code, also for the fast scanner from here on.

@@ -6,6 +6,7 @@ A message counts as delivered when the broker has it; what could not be delivere
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -14,10 +15,14 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.errors import DeliveryError
 
+log = logging.getLogger(__name__)
+client_log = logging.getLogger("streams.librdkafka")
+
 QUEUED_MESSAGES = 100_000
 QUEUED_KBYTES = 256 * 1024
 BLOCK = 2_000  # messages handed to librdkafka at once
 
+Headers = list[tuple[str, str | bytes | None]]
 Record = tuple[bytes | None, bytes | None]  # key, value
 
 
@@ -51,10 +56,18 @@ class TopicProducer:
                 "delivery.timeout.ms": delivery_timeout_ms,
                 "delivery.report.only.error": True,
                 "on_delivery": self._delivered,
-            }
+                "error_cb": _told,
+            },
+            logger=client_log,
         )
 
-    def send(self, topic: str, value: bytes | None, key: bytes | None = None) -> None:
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Headers | None = None,
+    ) -> None:
         """Queue one message; blocks while the local queue is full.
 
         Raises:
@@ -62,7 +75,7 @@ class TopicProducer:
         """
         while True:
             try:
-                self._producer.produce(topic, value, key)
+                self._producer.produce(topic, value, key, headers=headers or [])
             except BufferError:
                 self._producer.poll(0.1)
             except KafkaException as error:
@@ -140,3 +153,7 @@ class TopicProducer:
             self._failed += 1
             if self._first_error is None:
                 self._first_error = error
+
+
+def _told(error: KafkaError) -> None:
+    log.warning("kafka.error code=%s reason=%s", error.name(), error.str())

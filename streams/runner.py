@@ -27,7 +27,7 @@ from streams.clock import from_us
 from streams.codec import Codec, Gathered, Reject, gather
 from streams.consumer import GroupConsumer, Place
 from streams.dead_letter import DeadLetters
-from streams.errors import StreamsError, UnusableError
+from streams.errors import DeliveryError, StreamsError, UnusableError
 from streams.models import Stream
 from streams.pipeline import Pipeline
 from streams.series import SeriesIndex
@@ -95,6 +95,7 @@ class Listener(Protocol):
     """Hears of what is stored; it must neither block nor raise."""
 
     def found(self, found: Any) -> int: ...
+    def refused(self, topic: str, rejects: Sequence[Reject]) -> None: ...
     def recover(self, owned: Owned) -> None: ...
     def tick(self, rates: Mapping[str, Any]) -> None: ...
     def close(self) -> None: ...
@@ -427,6 +428,8 @@ class Runner:
                             checkpoint.hold(other)
                     self._dead_letters.write(rejects, owned)
                     lane.sink.write(pending)
+            except DeliveryError as error:
+                raise BatchLostError(lane, str(error)) from error
             except FencedError as fenced:
                 # A commit whose answer was lost looks like a fence when it is tried again.
                 if tries == 1 or not moves or not checkpoint.stored(moves):
@@ -444,7 +447,10 @@ class Runner:
             self.totals.wall_s, self.totals.cpu_s = self._watch.read()
         if chunk is not None and lane.snapshotter is not None:
             lane.snapshotter.put(chunk)
-        self._dead_letters.check(events, len(rejects))
+        if rejects:
+            self._listener.refused(lane.stream.topic, rejects)
+        # a flood of new series says nothing against the events that are read
+        self._dead_letters.check(events, sum(r.reason != "limit" for r in rejects))
 
     def _patiently(self, lane: Lane, action: Callable[[], None]) -> None:
         """Try until the database answers.

@@ -17,9 +17,10 @@ from anomalies.models import Outbox
 from anomalies.store import Found
 from streams import checkpoint
 from streams.checkpoint import Owned
+from streams.codec import Reject
 from streams.connectors.topic import newest_messages
 from streams.errors import DeliveryError
-from streams.models import Stream
+from streams.models import Stream, TopicIncarnation
 from streams.producer import TopicProducer
 from tests.conftest import MakeTopic
 
@@ -35,12 +36,23 @@ def owned(transactional_db: None) -> Owned:
 class Heard:
     """An announcer on topics of its own, and what arrived there."""
 
-    def __init__(self, kafka: str, results: str, statistics: str, make: Any = None) -> None:
+    def __init__(
+        self,
+        kafka: str,
+        results: str,
+        statistics: str,
+        make: Any = None,
+        dead_letters: str | None = None,
+    ) -> None:
         self.client = {"bootstrap.servers": kafka}
         self.results, self.statistics = results, statistics
         self.pushed: list[dict[str, Any]] = []
         self.announcer = Announcer(
-            make or (lambda: TopicProducer(self.client, linger_ms=5)), results, statistics, self
+            make or (lambda: TopicProducer(self.client, linger_ms=5)),
+            results,
+            statistics,
+            self,
+            dead_letters,
         )
 
     def publish(self, message: dict[str, Any]) -> None:
@@ -161,3 +173,50 @@ def test_closing_sends_what_is_queued(heard: Callable[..., Heard], owned: Owned)
     assert unpublished() == 0
     statistics = newest_messages(one.client, one.statistics, 10)
     assert [json.loads(m.value())["events_per_s"] for m in statistics] == [2.5]
+
+
+def test_a_dead_letter_is_copied_with_its_bytes_and_place(
+    kafka: str, topic: MakeTopic, owned: Owned
+) -> None:
+    dead = topic(1)
+    one = Heard(kafka, topic(1), topic(1), dead_letters=dead)
+    rejects = [
+        Reject(3, 17, "json", "no JSON", b"key", b"{\xff"),
+        Reject(0, 18, "empty", "the message has no value", None, None),
+    ]
+    one.announcer.refused("raw", rejects)
+    one.announcer.close()
+    first, second = newest_messages(one.client, dead, 10)
+    assert (first.key(), first.value()) == (b"key", b"{\xff")
+    assert first.headers() == [
+        ("reason", b"json"), ("topic", b"raw"), ("partition", b"3"), ("offset", b"17")
+    ]  # fmt: skip
+    assert (second.key(), second.value()) == (None, None)
+
+
+def test_rows_that_stay_unpublished_are_sent_without_being_asked_for(
+    heard: Callable[..., Heard], owned: Owned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announce, "LOOK_S", 0.3)
+    monkeypatch.setattr(announce, "RETRY_S", 0.1)
+    one = heard()
+    one.announcer.recover(owned)
+    time.sleep(0.2)  # the owner's own look at the outbox comes first, and finds nothing
+    row(owned, 1)
+    await_published()
+    assert [m["n"] for m in one.on_topic()] == [1]
+
+
+def test_rows_of_a_partition_that_was_taken_over_are_its_new_owners(
+    heard: Callable[..., Heard], owned: Owned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announce, "LOOK_S", 0.2)
+    monkeypatch.setattr(announce, "RETRY_S", 0.1)
+    one = heard()
+    one.announcer.recover(owned)
+    time.sleep(0.1)
+    life = TopicIncarnation.objects.get(pk=owned.incarnation_id)
+    checkpoint.acquire(life, 0, "another")
+    row(owned, 1)
+    time.sleep(1.0)
+    assert unpublished() == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any
 
 import numpy as np
@@ -206,3 +207,22 @@ def terminate_own_connection() -> None:
             cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
     finally:
         other.close()
+
+
+def test_all_events_go_to_the_topic_before_the_transaction_and_once(lab: Lab) -> None:
+    sent: list[list[tuple[bytes | None, bytes | None]]] = []
+    lab.sink = AnomalySink(lab.stream, lab.engine, lambda: NOW, sent.append)
+    pending = lab.write(0, SPIKE + 1, silent_below=10)
+    lab.sink.prepare(pending)
+    assert len(sent) == 1
+    rows = [json.loads(value or b"") for _, value in sent[0]]
+    assert [r["offset"] for r in rows] == list(range(10, 2 * (SPIKE + 1)))
+    assert sent[0][0][0] == b"web-1"
+    assert rows[0] == {
+        "source": "web-1", "metric": "cpu", "value": 51.0, "timestamp": "2024-01-01T00:05:00Z",
+        "is_anomaly": False, "anomaly_score": None, "stream": "raw", "partition": 0, "offset": 10,
+        "late": False, "change": "event",
+    }  # fmt: skip
+    odd = [r for r in rows if r["is_anomaly"]]
+    assert [r["offset"] for r in odd] == [2 * SPIKE]
+    assert odd[0]["anomaly_score"] >= 0.8

@@ -136,3 +136,18 @@ def test_how_messages_are_cut_into_batches_changes_nothing(seed: int) -> None:
         joined = np.concatenate([getattr(p.batch, name) for p in parts])
         assert np.array_equal(getattr(one.batch, name), joined), name
     assert one.rejects == [r for p in parts for r in p.rejects]
+
+
+def test_series_beyond_the_limit_are_refused_and_known_ones_go_on() -> None:
+    def event(source: str) -> bytes:
+        return b'{"source": "%b", "metric": "m", "value": 1, "timestamp": 1704067200}' % source.encode()
+
+    codec = Codec(SeriesIndex(), max_series=2)
+    wide = b'{"source": "a", "timestamp": 1704067200, "values": {"m": 1, "other": 2}}'
+    decoded = codec.decode(in_order([event(s) for s in "abcacb"] + [wide]))
+    assert [(r.offset, r.reason) for r in decoded.rejects] == [
+        (2, "limit"), (4, "limit"), (6, "limit")
+    ]  # fmt: skip
+    assert decoded.batch.offset.tolist() == [0, 1, 3, 5]
+    assert codec.index.names == [("a", "m"), ("b", "m")]
+    assert codec.code("restored", "m") == 2, "what the database holds is never refused"

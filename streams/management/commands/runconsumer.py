@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, ProgrammingError
+from prometheus_client import start_http_server
 
 from config.wiring import KNOWN_ERRORS, RunOptions, build_runner, settle, warm_up
 from streams.runner import instance_name
 from streams.timestamps import TimestampError, parse_one
+
+log = logging.getLogger(__name__)
 
 
 class Command(BaseCommand):
@@ -51,6 +55,8 @@ class Command(BaseCommand):
                 f"PostgreSQL does not answer: {_line(error)}. Check DATABASE_URL, or start the"
                 " embedded servers with `make run`"
             ) from None
+        if config.consumer.metrics_port is not None:
+            _serve_metrics(config.consumer.metrics_host, config.consumer.metrics_port)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: runner.stop())
         warm_up(config)
@@ -72,6 +78,18 @@ def _start(given: str) -> str | int:
         return parse_one(int(given) if given.isdecimal() else given)
     except TimestampError as error:
         raise CommandError(f"--from: {error}; allowed: earliest, latest or a time") from None
+
+
+def _serve_metrics(host: str, port: int) -> None:
+    """This consumer's Prometheus metrics, on a thread of their own."""
+    try:
+        start_http_server(port, host)
+    except OSError as error:
+        raise CommandError(
+            f"the metrics can't be served on {host}:{port}: {_line(error)}."
+            " Each consumer of a machine needs a consumer.metrics_port of its own"
+        ) from None
+    log.info("metrics.served host=%s port=%s", host, port)
 
 
 def _line(error: Exception) -> str:
