@@ -51,8 +51,13 @@ class Sent:
         """Without the first ones, which meet new series and connections."""
         start = min(self.produced_s, default=0.0) + seconds
         kept = [i for i, moment in enumerate(self.produced_s) if moment >= start]
-        columns = (self.partition, self.offset, self.broker_s, self.produced_s)
-        return Sent(*([column[i] for i in kept] for column in columns), self.failed)
+        return Sent(
+            [self.partition[i] for i in kept],
+            [self.offset[i] for i in kept],
+            [self.broker_s[i] for i in kept],
+            [self.produced_s[i] for i in kept],
+            self.failed,
+        )
 
 
 class Watcher:
