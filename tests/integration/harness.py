@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
@@ -32,8 +33,18 @@ def database_url() -> str:
     return urlunsplit(parts._replace(path="/" + str(connection.settings_dict["NAME"])))
 
 
-def events(n: int, partitions: int, series: int, seed: int = 3) -> list[Message]:
-    """``n`` messages: seasons, noise, faults, late events, repeated minutes and broken messages."""
+def events(
+    n: int,
+    partitions: int,
+    series: int,
+    seed: int = 3,
+    faults: float = 0.0005,
+    healthy: int = 300,
+) -> list[Message]:
+    """``n`` messages: seasons, noise, faults, late events, repeated minutes and broken messages.
+
+    The first ``healthy`` events of a series have no fault, the others begin one by ``faults``.
+    """
     rng = np.random.default_rng(seed)
     kind = rng.random(n)
     noise = rng.normal(0, 1, n)
@@ -48,7 +59,7 @@ def events(n: int, partitions: int, series: int, seed: int = 3) -> list[Message]
             continue
         t = count[s]
         count[s] += 1
-        if t > 300 and kind[i] > 0.9995:
+        if t > healthy and kind[i] > 1 - faults:
             fault_until[s] = t + int(rng.integers(1, 40))
         value = 50 + 10 * np.sin(t / 50 + s) + noise[i]
         if t < fault_until[s]:
@@ -79,7 +90,9 @@ def produce(bootstrap: str, topic: str, messages: list[Message]) -> None:
 
 
 class Consumer:
-    """One `manage.py runconsumer` process."""
+    """One `manage.py runconsumer` process; conftest ends those that a failed test leaves."""
+
+    started: ClassVar[list[Consumer]] = []
 
     def __init__(self, stream: str, topic: str, group: str, *args: str, **env: str) -> None:
         self.environment = {
@@ -94,31 +107,36 @@ class Consumer:
             "VIGIL_DASHBOARD__REAL_TIME_UPDATES": "false",
             **env,
         }
+        # A file: nobody has to read it for the consumer to go on.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "manage.py", "runconsumer", *args],
             cwd=ROOT,
             env=self.environment,
-            stdout=subprocess.PIPE,
+            stdout=self._log,
             stderr=subprocess.STDOUT,
-            text=True,
         )
+        self.started.append(self)
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
-    def wait(self, timeout_s: float = 120) -> str:
+    def output(self) -> str:
+        """What it has said so far."""
+        return os.pread(self._log.fileno(), 1 << 24, 0).decode()
+
+    def wait(self, timeout_s: float = 120, code: int = 0) -> str:
         try:
-            output, _ = self.process.communicate(timeout=timeout_s)
+            found = self.process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            output, _ = self.process.communicate()
-            raise AssertionError(f"the consumer did not end:\n{output[-4000:]}") from None
-        assert self.process.returncode == 0, output[-4000:]
-        return output
+            self.kill()
+            raise AssertionError(f"the consumer did not end:\n{self.output()[-4000:]}") from None
+        assert found == code, self.output()[-4000:]
+        return self.output()
 
     def stop(self) -> str:
         self.signal(signal.SIGTERM)
@@ -131,7 +149,9 @@ def stored_events(topic: str) -> int:
     return sum(rows.values_list("events", flat=True))
 
 
-def await_until(condition: Callable[[], bool], timeout_s: float = 60, every_s: float = 0.005) -> None:
+def await_until(
+    condition: Callable[[], bool], timeout_s: float = 60, every_s: float = 0.005
+) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "the awaited condition did not come"
@@ -167,13 +187,14 @@ def stored(topic: str) -> dict[str, list[Any]]:
         "outbox": _rows(Outbox.objects.filter(**mine), _OUTBOX),
         "dead letters": _rows(DeadLetter.objects.filter(**mine), ("partition", "offset", "reason")),
         "counts": _rows(
-            PartitionOffset.objects.filter(**mine), ("partition", "next_offset", "events", "rejects")
+            PartitionOffset.objects.filter(**mine),
+            ("partition", "next_offset", "events", "rejects"),
         ),
     }
 
 
 def _rows(query: Any, names: tuple[str, ...]) -> list[Any]:
-    return sorted((json.dumps(row, default=str) for row in query.values_list(*names)))
+    return sorted(json.dumps(row, default=str) for row in query.values_list(*names))
 
 
 def assert_same(expected: dict[str, list[Any]], found: dict[str, list[Any]]) -> None:

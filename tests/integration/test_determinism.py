@@ -1,0 +1,340 @@
+"""Same events, same log of versions: the same rows and scores to the last bit (promise 2).
+
+Whatever the batch size, the number of consumers or a kill after a policy and a model changed.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from confluent_kafka import TopicCollection
+from confluent_kafka.admin import AdminClient
+from django.conf import settings
+from numpy.typing import NDArray
+
+from config.wiring import build_engine, load_model, scoring_base
+from detection import episodes, model_store
+from detection.models import ThresholdPolicy, VersionLog
+from detection.scoring import ScoringEngine
+from detection.thresholds import Policy
+from detection.training import Trained, train
+from detection.versions import VersionKeeper, compile_version, payload_of, store
+from streams import checkpoint
+from streams.checkpoint import Owned
+from streams.codec import Codec
+from streams.models import PartitionOffset, Stream, TopicIncarnation
+from streams.series import SeriesIndex
+from tests.conftest import MakeTopic
+from tests.integration.harness import (
+    Consumer,
+    Message,
+    assert_same,
+    await_until,
+    events,
+    produce,
+    stored,
+)
+from tests.streams.messages import Raw, by_partition
+
+EVENTS = 12_000
+PARTITIONS = 4
+SERIES = 8
+CHANGE = 700  # the offset from which on the new policy and model count, in each partition
+SIZES = (1, 7, 1_000, 10_000)
+# Through the servers every batch is a transaction: small batches get the first events only.
+SIZES_OF = {4_000: (1, 7), EVENTS: (1_000, 10_000)}
+POLICY = "lower from the middle on"
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(scope="module")
+def messages() -> list[Message]:
+    return events(EVENTS, PARTITIONS, SERIES, faults=0.006, healthy=200)
+
+
+@pytest.fixture(scope="module")
+def model(messages: list[Message]) -> Trained:
+    """A forest of features that the engine itself made of these events."""
+    engine = build_engine(settings.VIGIL)
+    for partition in range(PARTITIONS):
+        engine.attach(partition)
+    batch = Codec(engine.index).decode(by_partition(messages)).batch
+    payload = {
+        **scoring_base(settings.VIGIL), "time_zone": "UTC", "policies": [], "models": [],
+    }  # fmt: skip
+    detail = engine.process(
+        batch, compile_version(0, payload, load_model, engine.detectors), {}
+    ).detail
+    rows = detail.features[detail.seen >= 150]
+    return train("isolation_forest", rows, seed=5, params={"n_estimators": 25})
+
+
+@pytest.fixture
+def policy(db: None) -> ThresholdPolicy:
+    return ThresholdPolicy.objects.create(name=POLICY, threshold=0.7, medium_from=0.75)
+
+
+def write_log(stream: Stream, life: TopicIncarnation, model: Trained) -> list[Any]:
+    """Version A from offset 0 on, B (the policy and the model of now) from CHANGE on."""
+    saved = model_store.save(model, stream=stream, algorithm="isolation_forest")
+    model_store.promote(saved.pk)
+    base = scoring_base(settings.VIGIL)
+    after = payload_of(stream, base)
+    before = {
+        **after,
+        "policies": [Policy("configuration", threshold=base["threshold"]).as_dict()],
+        "models": [],
+    }
+    versions = [(0, store(stream, before)), (CHANGE, store(stream, after))]
+    VersionLog.objects.bulk_create(
+        VersionLog(incarnation=life, partition=p, from_offset=start, scoring_version=version)
+        for p in range(PARTITIONS)
+        for start, version in versions
+    )
+    return log_of(stream)
+
+
+def log_of(stream: Stream) -> list[Any]:
+    rows = VersionLog.objects.filter(incarnation__stream=stream)
+    return sorted(rows.values_list("partition", "from_offset", "scoring_version_id"))
+
+
+# -- every event's score, in this process ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the engine said of every event, sorted by place."""
+
+    place: NDArray[np.int64]
+    numbers: NDArray[np.float64]
+    votes: NDArray[np.float64]
+    state: dict[str, bytes]
+
+    def assert_equal(self, other: Scores) -> None:
+        assert np.array_equal(self.place, other.place)
+        for name in ("numbers", "votes"):
+            mine, yours = (getattr(x, name).view(np.int64) for x in (self, other))
+            differ = np.flatnonzero((mine != yours).any(axis=1))
+            assert not len(differ), (name, self.place[differ[:3]], len(differ))
+        assert self.state == other.state
+
+
+@dataclass
+class Process:
+    """One consumer's memory: some partitions, and codes of its own."""
+
+    engine: ScoringEngine
+    codec: Codec
+    keeper: VersionKeeper
+    owned: list[Owned]
+
+    @classmethod
+    def start(cls, stream: Stream, owned: list[Owned], first_names: Sequence[str] = ()) -> Process:
+        index = SeriesIndex()
+        for name in first_names:
+            index.code(name, "other")  # codes differ from process to process
+        engine = build_engine(settings.VIGIL, index)
+        keeper = VersionKeeper(stream, scoring_base(settings.VIGIL), load_model, engine.detectors)
+        for one in owned:
+            engine.attach(one.partition)
+            keeper.attach(one)
+        return cls(engine, Codec(index), keeper, owned)
+
+    def score(self, messages: Sequence[Raw]) -> list[tuple[NDArray[Any], ...]]:
+        """(place, numbers, votes) of each part of one batch."""
+        out = []
+        for version, part in self.keeper.split(self.codec.decode(messages).batch):
+            scored = self.engine.process(part, version, {})
+            votes = np.full((len(part), 3), np.nan)
+            votes[:, : scored.votes.shape[1]] = scored.votes
+            found = scored.outcome
+            out.append(
+                (
+                    np.stack([part.partition, part.offset], axis=1).astype(np.int64),
+                    np.column_stack(
+                        [scored.score, scored.oddness, scored.detail.expected,
+                         scored.detail.features, found.change, found.severity, found.sequence,
+                         found.onset_offset, found.levels, found.late]
+                    ),
+                    votes,
+                )
+            )  # fmt: skip
+        return out
+
+    def snapshot(self) -> list[tuple[int, list[tuple[str, str]], list[bytes]]]:
+        engine = self.engine
+        out = []
+        for one in self.owned:
+            slots = engine.slots_of(one.partition)
+            names = [engine.index.names[c] for c in engine.slot_code[slots].tolist()]
+            out.append((one.partition, names, engine.pack(slots)))
+        return out
+
+    def restore(self, rows: list[tuple[int, list[tuple[str, str]], list[bytes]]]) -> None:
+        for partition, names, packed in rows:
+            codes = np.array([self.codec.code(*name) for name in names], dtype=np.int32)
+            self.engine.restore(partition, codes, self.engine.layout, packed)
+
+
+@pytest.fixture
+def scored_stream(policy: ThresholdPolicy, model: Trained) -> tuple[Stream, list[Owned]]:
+    stream = Stream.objects.create(name="scored", topic="scored")
+    life = checkpoint.incarnation(stream, "in-process")
+    write_log(stream, life, model)
+    return stream, [checkpoint.acquire(life, p, "test") for p in range(PARTITIONS)]
+
+
+def run(
+    stream: Stream, owned: list[Owned], messages: list[Message], size: int, consumers: int
+) -> Scores:
+    """Score all, in batches of ``size``; after 60 % of them another process takes over."""
+    raws = by_partition(messages)
+    parts: list[tuple[NDArray[Any], ...]] = []
+    state: dict[str, bytes] = {}
+    for number in range(consumers):
+        mine = [one for one in owned if one.partition % consumers == number]
+        numbers = {one.partition for one in mine}
+        todo = [raw for raw in raws if raw.partition() in numbers]
+        process = Process.start(stream, mine)
+        cut = int(0.6 * len(todo))
+        for at in range(0, cut, size):
+            parts += process.score(todo[at : min(at + size, cut)])
+        successor = Process.start(stream, mine, ["x", "y", "z"])
+        successor.restore(process.snapshot())
+        for at in range(cut, len(todo), size):
+            parts += successor.score(todo[at : at + size])
+        for partition, names, packed in successor.snapshot():
+            state |= {f"{partition} {n}": row for n, row in zip(names, packed, strict=True)}
+    place, values, votes = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((place[:, 1], place[:, 0]))
+    return Scores(place[order], values[order], votes[order], state)
+
+
+def test_every_score_is_the_same_to_the_bit(
+    messages: list[Message], scored_stream: tuple[Stream, list[Owned]]
+) -> None:
+    stream, owned = scored_stream
+    expected = run(stream, owned, messages, 10_000, 1)
+    new = expected.place[:, 1] >= CHANGE
+    forest = expected.votes[:, 2]
+    assert len(expected.place) > 0.99 * EVENTS
+    assert np.isnan(forest[~new]).all()
+    weight = scoring_base(settings.VIGIL)["weights"]["isolation_forest"]
+    assert (weight * forest[new] == expected.numbers[new, 1]).any()  # it decides some scores
+    onset = expected.numbers[:, -6] == episodes.ONSET
+    assert onset[~new].any()
+    assert (onset & new & (expected.numbers[:, 0] < 0.8)).any()
+    for size in SIZES:
+        for consumers in (1, 3):
+            expected.assert_equal(run(stream, owned, messages, size, consumers))
+
+
+def test_another_version_or_order_is_noticed(
+    messages: list[Message], scored_stream: tuple[Stream, list[Owned]]
+) -> None:
+    """The comparison itself can fail: one offset of difference in the log shows."""
+    stream, owned = scored_stream
+    expected = run(stream, owned, messages, 1_000, 1)
+    VersionLog.objects.filter(from_offset=CHANGE, partition=2).update(from_offset=CHANGE + 1)
+    with pytest.raises(AssertionError, match=r"votes|numbers"):
+        expected.assert_equal(run(stream, owned, messages, 1_000, 1))
+
+
+# -- everything stored, through the real servers ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """A topic with the events' first part on it, and the log of its versions."""
+
+    topic: str
+    stream: str
+    group: str
+    log: list[Any]
+
+
+@pytest.fixture
+def prepared(topic: MakeTopic, kafka_admin: AdminClient, policy: ThresholdPolicy, model: Trained):  # type: ignore[no-untyped-def]
+    def prepare() -> Place:
+        name = topic(PARTITIONS)
+        answer = kafka_admin.describe_topics(TopicCollection([name]))
+        stream = Stream.objects.create(name=f"s-{uuid.uuid4().hex[:8]}", topic=name)
+        life = checkpoint.incarnation(stream, str(answer[name].result(20).topic_id))
+        return Place(name, stream.name, f"g-{name}", write_log(stream, life, model))
+
+    return prepare
+
+
+def consumer(place: Place, size: int, *args: str, **env: str) -> Consumer:
+    return Consumer(
+        place.stream, place.topic, place.group, *args, VIGIL_KAFKA__BATCH_SIZE=str(size), **env
+    )
+
+
+def changed_everywhere(place: Place) -> bool:
+    """Each partition has stored events of the new version."""
+    rows = PartitionOffset.objects.filter(incarnation__stream__topic=place.topic)
+    reached = list(rows.values_list("next_offset", flat=True))
+    return len(reached) == PARTITIONS and min(reached) > CHANGE + 10
+
+
+def one_killed(place: Place, size: int, messages: list[Message], kafka: str) -> None:
+    """One consumer, killed after the change, and its successor."""
+    most = int(0.9 * len(messages))
+    produce(kafka, place.topic, messages[:most])
+    same = {"VIGIL_KAFKA__GROUP_INSTANCE_ID": "one"}
+    # No snapshot before the kill: the successor runs the change again, in silence.
+    first = consumer(place, size, VIGIL_CONSUMER__SNAPSHOT_INTERVAL_S="1000", **same)
+    await_until(lambda: changed_everywhere(place))
+    first.kill()
+    produce(kafka, place.topic, messages[most:])
+    consumer(place, size, "--exit-at-end", **same).wait()
+
+
+def three_of_which_one_is_killed(
+    place: Place, size: int, messages: list[Message], kafka: str
+) -> None:
+    group = [consumer(place, size) for _ in range(3)]
+    partitions = PartitionOffset.objects.filter(incarnation__stream__topic=place.topic)
+    await_until(lambda: len(set(partitions.values_list("owner", flat=True))) == 3)
+    most = int(0.9 * len(messages))
+    produce(kafka, place.topic, messages[:most])
+    await_until(lambda: changed_everywhere(place))
+    group[1].kill()
+    produce(kafka, place.topic, messages[most:])
+    await_until(lambda: sum(partitions.values_list("next_offset", flat=True)) == len(messages))
+    group[0].stop()
+    group[2].stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", SIZES_OF)
+def test_what_is_stored_is_the_same_for_all_batch_sizes_consumers_and_kills(
+    n: int, messages: list[Message], prepared: Any, kafka: str
+) -> None:
+    some = messages[:n]
+    calm = prepared()
+    produce(kafka, calm.topic, some)
+    consumer(calm, 10_000, "--exit-at-end").wait()
+    expected = stored(calm.topic)
+    anomalies = [json.loads(row) for row in expected["anomalies"]]
+    old = [row for row in anomalies if row[1] < CHANGE]
+    new = [row for row in anomalies if row[1] >= CHANGE]
+    assert {row[21] for row in old} == {"configuration"}
+    assert {row[21] for row in new} == {f"{POLICY} v1"}
+    assert any(row[22]["isolation_forest"] for row in new)
+    assert not any("isolation_forest" in row[22] for row in old)
+    for size in SIZES_OF[n]:
+        for way in (one_killed, three_of_which_one_is_killed):
+            place = prepared()
+            way(place, size, some, kafka)
+            assert_same(expected, stored(place.topic))
+            assert log_of(Stream.objects.get(topic=place.topic)) == place.log
