@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from django.test import Client
+from pydantic import SecretStr
 from pytest_django import Settings
 
 from anomalies import health
@@ -135,6 +136,17 @@ def test_strangers_are_refused_where_the_api_is_closed(path: str) -> None:
     assert Client().get(path).status_code == 401
     wrong = Client(headers={"authorization": "Bearer guess"})
     assert wrong.get(path).status_code == 401
+
+
+@pytest.mark.usefixtures("closed")
+def test_the_configured_token_lets_in(settings: Settings) -> None:
+    api = settings.VIGIL.api.model_copy(update={"token": SecretStr("let-me-in")})
+    settings.VIGIL = settings.VIGIL.model_copy(update={"api": api})
+    right = Client(headers={"authorization": "Bearer let-me-in"})
+    assert right.get("/api/anomalies").status_code == 200
+    for header in ("Bearer let-me-i", "Bearer ", "Basic let-me-in"):
+        assert Client(headers={"authorization": header}).get("/api/anomalies").status_code == 401
+    assert "let-me-in" not in repr(settings.VIGIL)
 
 
 def test_open_mode_lets_this_machine_in(opened: Client) -> None:

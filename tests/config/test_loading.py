@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from config.loading import ConfigError, Loaded, load, secret_value
 from config.schema import Stream, VigilConfig
@@ -83,6 +83,9 @@ def test_environment_wins_over_file_and_file_over_embedded(written: Any) -> None
         ("VIGIL_KAFKA__GROUP_INSTANCE_ID", "7", "kafka.group_instance_id", "7"),
         ("VIGIL_ANOMALY_DETECTION__WEIGHTS", '{"online": 2}', "anomaly_detection.weights",
          {"online": 2.0}),
+        ("VIGIL_ANOMALY_DETECTION__COMBINE", "vote", "anomaly_detection.combine", "vote"),
+        ("VIGIL_CONSUMER__METRICS_PORT", "9101", "consumer.metrics_port", 9101),
+        ("VIGIL_API__TOKEN", "let-me-in", "api.token", SecretStr("let-me-in")),
     ],
 )  # fmt: skip
 def test_every_key_can_come_from_the_environment(

@@ -140,7 +140,10 @@ def test_how_messages_are_cut_into_batches_changes_nothing(seed: int) -> None:
 
 def test_series_beyond_the_limit_are_refused_and_known_ones_go_on() -> None:
     def event(source: str) -> bytes:
-        return b'{"source": "%b", "metric": "m", "value": 1, "timestamp": 1704067200}' % source.encode()
+        return (
+            b'{"source": "%b", "metric": "m", "value": 1, "timestamp": 1704067200}'
+            % source.encode()
+        )
 
     codec = Codec(SeriesIndex(), max_series=2)
     wide = b'{"source": "a", "timestamp": 1704067200, "values": {"m": 1, "other": 2}}'
