@@ -24,7 +24,7 @@ from streams import checkpoint, snapshots
 from streams.batch import EventBatch
 from streams.checkpoint import FencedError, Move, Owned
 from streams.clock import from_us
-from streams.codec import Codec, Gathered, Reject, gather
+from streams.codec import Codec, Decoded, Reject, gather
 from streams.consumer import GroupConsumer, Place
 from streams.dead_letter import DeadLetters
 from streams.errors import DeliveryError, StreamsError, UnusableError
@@ -220,7 +220,7 @@ class Runner:
             self._consumer.close()
         return self.totals
 
-    # -- the loop's thread: poll, gather, hand over ----------------------------------------------
+    # -- the loop's thread: poll, decode, hand over ----------------------------------------------
 
     def _turn(self) -> None:
         if self._failed():
@@ -267,7 +267,7 @@ class Runner:
         position.update(gathered.committable)
         self._submitted += len(messages)
         generation = self._generation
-        job = partial(self._score, lane, gathered, timestamps, flush)
+        job = partial(self._score, lane, lane.codec.parse(gathered), timestamps, flush)
         paused: list[Place] = []
         while not self._scoring.submit(job, WORKER_PATIENCE_S):
             if not paused:
@@ -335,10 +335,9 @@ class Runner:
                 pipeline.drain(30)
         return not self._failed()
 
-    # -- the scoring thread: decode, score ---------------------------------------------------------
+    # -- the scoring thread ---------------------------------------------------------
 
-    def _score(self, lane: Lane, gathered: Gathered, timestamps: list[int], flush: bool) -> None:
-        decoded = lane.codec.parse(gathered)
+    def _score(self, lane: Lane, decoded: Decoded, timestamps: list[int], flush: bool) -> None:
         batch, rejects = decoded.batch, decoded.rejects
         if lane.silent_below:
             batch = batch.take(lane.engine.unseen(batch))
@@ -691,7 +690,7 @@ class Runner:
         deadline = self._now() + LEAVE_WITHIN_S
         for lane in self._lanes.values():
             if not self._failed() and lane.owned:
-                job = partial(self._score, lane, gather([]), [], True)
+                job = partial(self._score, lane, lane.codec.decode([]), [], True)
                 self._scoring.submit(job, LEAVE_WITHIN_S)
         whole = self._quiesce(max(0.0, deadline - self._now()))
         error = self._take_error()
