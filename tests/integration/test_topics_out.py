@@ -1,4 +1,4 @@
-"""What a real consumer writes to topics beside results: every event, dead letters; and its metrics."""
+"""What a real consumer writes to topics besides: every event, dead letters; and its metrics."""
 
 from __future__ import annotations
 
