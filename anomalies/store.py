@@ -229,7 +229,7 @@ class AnomalySink:
         at = from_us(int(events.event_time[i]))
         score = float(scored.score[i])
         identity = self._anomaly_id(life, partition, int(out.onset_offset[i]), code)
-        return _row(
+        row: Anomaly = _row(
             Anomaly,
             id=identity,
             pk=identity,
@@ -270,6 +270,7 @@ class AnomalySink:
             scoring_version_id=scored.version.id or None,
             late=bool(out.late[i]),
         )
+        return row
 
     @staticmethod
     def _context(scored: ScoredBatch, i: int) -> list[list[float]]:
@@ -526,13 +527,13 @@ def _fields(model: type[models.Model]) -> tuple[tuple[str, ...], tuple[str, ...]
     """Columns that we write, those of them that hold the time of writing, and their defaults."""
     fields = [f for f in model._meta.concrete_fields if not isinstance(f, models.AutoField)]
     stamps = [
-        f.column
+        str(f.column)
         for f in fields
         if getattr(f, "auto_now", False) or getattr(f, "auto_now_add", False)
     ]
     blank = model()
     defaults = {f.attname: getattr(blank, f.attname) for f in fields}
-    return tuple(f.column for f in fields), tuple(stamps), defaults
+    return tuple(str(f.column) for f in fields), tuple(stamps), defaults
 
 
 def _row(model: type[models.Model], **values: Any) -> Any:

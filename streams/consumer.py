@@ -61,7 +61,7 @@ class GroupConsumer:
         if instance_id:
             settings["group.instance.id"] = instance_id
         self._consumer = Consumer(settings)
-        self._admin = AdminClient({**client})
+        self._admin = AdminClient({**client, "log_level": 0})  # the consumer says the same
         self.assigned: set[Place] = set()
         self.fresh: list[Place] = []
         self._on_revoke: Callable[[list[Place], bool], None] = lambda places, lost: None

@@ -52,7 +52,7 @@ def test_numbers_are_written_as_a_person_would(value: float, text: str) -> None:
 
 def told(value: float, expected: tuple[float, float, float] | None, **more: object) -> str:
     given = {"kind": AnomalyType.SPIKE, "direction": 1, "onset_at": AT, "time_zone": "UTC"} | more
-    return sentence("web-3", "cpu", value, expected, **given)  # type: ignore[arg-type]
+    return sentence("web-3", "cpu", value, expected, **given)
 
 
 def test_the_sentence_says_what_how_far_and_when() -> None:

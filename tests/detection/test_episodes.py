@@ -75,7 +75,8 @@ def random_events(n: int, seed: int) -> Events:
 POLICIES = PolicyTable(
     [
         Policy("plain", threshold=0.8),
-        Policy("up", threshold=0.7, direction="up", min_absolute_deviation=3.0, source_pattern="u*"),
+        Policy("up", threshold=0.7, direction="up", min_absolute_deviation=3.0,
+               source_pattern="u*"),
         Policy("down", threshold=0.6, direction="down", min_relative_deviation=0.5,
                medium_from=0.65, high_from=0.7, critical_from=0.75),
     ]

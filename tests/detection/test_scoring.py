@@ -69,7 +69,7 @@ class Constant:
 
 def with_models(base: CompiledVersion, **by_metric: float) -> CompiledVersion:
     models = tuple(
-        LoadedModel("isolation_forest", metric.replace("every", ""), 1, "x", Constant(value))  # type: ignore[arg-type]
+        LoadedModel("isolation_forest", metric.replace("every", ""), 1, "x", Constant(value))
         for metric, value in by_metric.items()
     )
     return replace(base, models=models)

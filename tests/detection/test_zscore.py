@@ -38,4 +38,4 @@ def test_a_spike_that_comes_back_is_bounded() -> None:
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"needed|none of"):
-        ZScoreDetector(**wrong)  # type: ignore[arg-type]
+        ZScoreDetector(**wrong)

@@ -150,7 +150,7 @@ class Process:
 
     def score(self, messages: Sequence[Raw]) -> list[tuple[NDArray[Any], ...]]:
         """(place, numbers, votes) of each part of one batch."""
-        out = []
+        out: list[tuple[NDArray[Any], ...]] = []
         for version, part in self.keeper.split(self.codec.decode(messages).batch):
             scored = self.engine.process(part, version, {})
             votes = np.full((len(part), 3), np.nan)

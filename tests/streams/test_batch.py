@@ -15,7 +15,7 @@ def batch(n: int = 4, **more: object) -> EventBatch:
         "partition": np.zeros(n, dtype=np.int32), "offset": np.arange(n, dtype=np.int64),
         "committable": {0: n},
     } | more  # fmt: skip
-    return EventBatch(**columns)  # type: ignore[arg-type]
+    return EventBatch(**columns)
 
 
 def test_dropping_events_never_drops_their_offset() -> None:

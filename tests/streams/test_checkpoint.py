@@ -41,7 +41,7 @@ def test_a_new_owner_fences_the_old_one_off(life: TopicIncarnation) -> None:
         lambda: checkpoint.forget_snapshots(old),
     ):
         with pytest.raises(FencedError), transaction.atomic():
-            attempt()
+            attempt()  # type: ignore[no-untyped-call]
     assert row(life).next_offset == 10
     checkpoint.advance([move(new, 20)])
     assert (row(life).next_offset, row(life).owner) == (20, "new")

@@ -54,7 +54,7 @@ def read(one: GroupConsumer, count: int) -> list[int]:
     deadline = time.monotonic() + 30
     while len(found) < count:
         assert time.monotonic() < deadline
-        found += [m.offset() for m in one.poll(100, 0.2)[0]]
+        found += [int(m.offset() or 0) for m in one.poll(100, 0.2)[0]]
     return found
 
 
@@ -85,9 +85,9 @@ def test_nothing_is_lost_over_a_pause(
     one.start((name, 0), 0)
     found: list[int] = []
     while len(found) < 300:
-        found += [m.offset() for m in one.poll(20, 1.0)[0]]
+        found += [int(m.offset() or 0) for m in one.poll(20, 1.0)[0]]
         one.pause([(name, 0)])
-        found += [m.offset() for m in one.poll(20, 0.01)[0]]
+        found += [int(m.offset() or 0) for m in one.poll(20, 0.01)[0]]
         one.resume([(name, 0)])
     assert found == list(range(300))
 

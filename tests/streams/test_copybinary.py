@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -22,7 +23,8 @@ CREATE TEMP TABLE stage_copy (
 def raw(db: None) -> psycopg.Connection:
     connection.ensure_connection()
     connection.connection.execute(TABLE)
-    return connection.connection
+    made: psycopg.Connection = connection.connection
+    return made
 
 
 def test_every_type_arrives_exactly(raw: psycopg.Connection) -> None:
@@ -31,7 +33,7 @@ def test_every_type_arrives_exactly(raw: psycopg.Connection) -> None:
     number = rng.integers(-(2**63), 2**63 - 1, n).view(np.float64)
     number[:5] = [0.0, -0.0, np.nan, np.inf, 5e-324]
     moment = rng.integers(0, 4_000_000_000_000_000, n)
-    columns = {
+    columns: dict[str, Any] = {
         "small": rng.integers(-(2**15), 2**15, n).astype(np.int16),
         "whole": rng.integers(-(2**31), 2**31, n).astype(np.int32),
         "large": rng.integers(-(2**63), 2**63 - 1, n),

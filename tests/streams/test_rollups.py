@@ -41,7 +41,8 @@ def rows(n: int = 6, **columns: Any) -> RollupRows:
 def raw() -> psycopg.Connection:
     connection.ensure_connection()
     rollups.prepare(connection.connection)
-    return connection.connection
+    raw: psycopg.Connection = connection.connection
+    return raw
 
 
 def write(some: RollupRows) -> list[tuple[Any, ...]]:
