@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 QUEUED_BATCHES = 1_000
 RETRY_S = 2.0
 LOOK_S = 30.0  # between looks for rows that have been unpublished for as long
+CLOSE_WITHIN_S = 3.0
 
 _Key = tuple[Any, int]
 _Work = list[tuple[_Key, dict[str, Any]]]
@@ -101,9 +102,9 @@ class Announcer:
         self._live(dict(rates))
 
     def close(self) -> None:
-        """Send what is queued, then end the thread."""
+        """Send what is queued, then end the thread; what takes longer waits in the outbox."""
         self._offer(None)
-        self._thread.join(10)
+        self._thread.join(CLOSE_WITHIN_S)
         if self._push is not None:
             self._push.close()
 
@@ -198,7 +199,7 @@ class Announcer:
 
     def _finish(self, producer: TopicProducer) -> None:
         try:
-            producer.flush(5.0)
+            producer.flush(CLOSE_WITHIN_S)
         except StreamsError as error:
             log.warning("results.failed error=%s", error)
         connection.close()

@@ -41,8 +41,9 @@ log = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
-LEAVE_WITHIN_S = 7.0
+LEAVE_WITHIN_S = 5.0
 WORKER_PATIENCE_S = 5.0
+STOP_PATIENCE_S = 2.0
 SAMPLES_A_BATCH = 16
 
 
@@ -173,6 +174,7 @@ class Runner:
         self._status = status
         self._now = monotonic
         self._stopping = False
+        self._stop_at = 0.0
         self._waiting: list[tuple[float, Place]] = []
         self._next_flush = self._now() + settings.flush_s
         self._next_config = 0.0
@@ -197,6 +199,7 @@ class Runner:
     def stop(self) -> None:
         """Finish the batch, take snapshots, leave."""
         self._stopping = True
+        self._stop_at = self._now()
 
     def run(self) -> Totals:
         """Until stopped, ``max_events`` or the end of the log.
@@ -269,7 +272,10 @@ class Runner:
         generation = self._generation
         job = partial(self._score, lane, lane.codec.parse(gathered), timestamps, flush)
         paused: list[Place] = []
-        while not self._scoring.submit(job, WORKER_PATIENCE_S):
+        patience = self._now() + WORKER_PATIENCE_S
+        while not self._scoring.submit(job, 0.5):
+            if self._now() < patience and not self._stopping:
+                continue
             if not paused:
                 paused = [(lane.stream.topic, p) for p in lane.owned]
                 self._consumer.pause(paused)
@@ -279,7 +285,8 @@ class Runner:
             self._early += more
             for error in errors:
                 self._partition_error(error)
-            if generation != self._generation or self._failed() or self._stopping:
+            too_late = self._stopping and self._now() > self._stop_at + STOP_PATIENCE_S
+            if generation != self._generation or self._failed() or too_late:
                 self._start_over(lane, "a batch was given up while the worker could not store")
                 return
         if paused:
@@ -476,7 +483,7 @@ class Runner:
 
     def _start_over(self, lane: Lane, why: str) -> None:
         """What is in memory may be wrong: drop it, and begin again from what is stored."""
-        self._quiesce(LEAVE_WITHIN_S)
+        self._quiesce(1.0 if self._stopping else LEAVE_WITHIN_S)
         self._take_error()
         self._abandon.clear()
         log.warning("partitions.start_over reason=%s partitions=%s", why, sorted(lane.owned))
@@ -679,7 +686,7 @@ class Runner:
         if not self._settings.exit_at_end or self._waiting or self._consumer.fresh:
             return False
         places = [(t, p) for t, lane in self._lanes.items() for p in lane.position]
-        if not places or self._status.busy or self._busy() or self._failed():
+        if not places or self._status.busy or not self._quiesce(LEAVE_WITHIN_S):
             return False
         return all(
             self._lanes[t].position[p] >= self._consumer.watermarks((t, p), cached=False)[1]

@@ -10,6 +10,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, ProgrammingError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from prometheus_client import start_http_server
 
 from config.wiring import KNOWN_ERRORS, RunOptions, build_runner, settle, warm_up
@@ -38,6 +40,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         config = settings.VIGIL
+        connection_created.connect(_release_locks_when_frozen)
         instance = instance_name(options["instance"] or config.kafka.group_instance_id)
         run = RunOptions(
             start=_start(options["start"]),
@@ -69,6 +72,13 @@ class Command(BaseCommand):
             f"{totals.events} events, {totals.onsets} anomalies, {totals.rejects} dead letters"
         )
         sys.stdout.flush()
+
+
+def _release_locks_when_frozen(connection: BaseDatabaseWrapper, **_: Any) -> None:
+    """Our transactions never rest: one that does is of a frozen process, and its partitions' next
+    owner waits for the rows it has locked."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET idle_in_transaction_session_timeout = '5s'")
 
 
 def _start(given: str) -> str | int:
