@@ -8,13 +8,17 @@ its partition moved on matches nothing and writes nothing.
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from django.db import connection, transaction
+import psycopg
+from django.db import OperationalError, connection, transaction
 
 from streams.errors import StreamsError
 from streams.models import PartitionOffset, StateSnapshot, Stream, TopicIncarnation
+
+log = logging.getLogger(__name__)
 
 
 class FencedError(StreamsError):
@@ -53,13 +57,20 @@ def incarnation(stream: Stream, topic_id: str) -> TopicIncarnation:
 
 
 def acquire(life: TopicIncarnation, partition: int, owner: str) -> Owned:
-    """Become the owner: any earlier one is fenced off from here on."""
-    with transaction.atomic():
-        PartitionOffset.objects.get_or_create(incarnation=life, partition=partition)
-        row = PartitionOffset.objects.select_for_update().get(incarnation=life, partition=partition)
-        row.owner_epoch += 1
-        row.owner = owner
-        row.save(update_fields=["owner_epoch", "owner", "updated_at"])
+    """Become the owner: any earlier one is fenced off from here on.
+
+    An owner that was stopped inside its transaction holds the row for as long as it sleeps; its
+    database session is ended then, which undoes what it had begun.
+    """
+    PartitionOffset.objects.get_or_create(incarnation=life, partition=partition)
+    for last in (False, True):
+        try:
+            row = _take(life, partition, owner)
+            break
+        except OperationalError as error:
+            if last or not isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+                raise
+            _end_stuck_sessions()
     return Owned(
         life.pk,
         life.topic_id,
@@ -70,6 +81,31 @@ def acquire(life: TopicIncarnation, partition: int, owner: str) -> Owned:
         row.events,
         row.rejects,
     )
+
+
+def _take(life: TopicIncarnation, partition: int, owner: str) -> PartitionOffset:
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '2s'")
+        row = PartitionOffset.objects.select_for_update().get(incarnation=life, partition=partition)
+        row.owner_epoch += 1
+        row.owner = owner
+        row.save(update_fields=["owner_epoch", "owner", "updated_at"])
+    return row
+
+
+def _end_stuck_sessions() -> None:
+    """End sessions that write offsets in a transaction open for seconds: it takes milliseconds."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l"
+            " JOIN pg_stat_activity a ON a.pid = l.pid"
+            " WHERE l.relation = 'streams_partitionoffset'::regclass AND l.granted"
+            " AND l.mode = 'RowExclusiveLock' AND l.pid <> pg_backend_pid()"
+            " AND a.xact_start < now() - interval '2 seconds'"
+        )
+        ended = cursor.fetchone()
+    log.warning("partition.sessions_ended count=%s", ended[0] if ended else 0)
 
 
 def hold(owned: Owned) -> None:

@@ -74,6 +74,8 @@ def write(chunk: Chunk) -> None:
                     },
                 )
                 cursor.execute(_UPSERT, [owned.incarnation_id, owned.partition, chunk.layout])
+                # The commit would do: but a caller may write twice inside one of its own.
+                cursor.execute("DELETE FROM stage_snapshot")
         if chunk.base is not None:
             PartitionOffset.objects.filter(
                 incarnation_id=owned.incarnation_id,

@@ -33,7 +33,7 @@ WINDOW_S = 10.0
 
 
 class StatusReporter:
-    """Counts on the loop's thread, reports every ``interval_s`` from a thread of its own."""
+    """Counts on the storing thread, reports on the loop's every ``interval_s`` from a thread of its own."""
 
     def __init__(self, instance: str, interval_s: float = 2.0, log_every_s: float = 10.0) -> None:
         self._instance = instance
@@ -49,6 +49,7 @@ class StatusReporter:
         self.busy = True
         self._wake = threading.Event()
         self._lock = threading.Lock()
+        self._counting = threading.Lock()
         self._row: dict[str, Any] | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
@@ -57,18 +58,19 @@ class StatusReporter:
     def count(self, timestamps_ms: Sequence[int], events: int, rejects: int) -> None:
         """A batch was stored; ``timestamps_ms`` are the broker's, of a sample of it."""
         now = time.monotonic()
-        self._events.append((now, events))
-        self._unsent["events"] += events
-        self._unsent["rejects"] += rejects
+        wall_ms = time.time() * 1000
+        late_ms = [max(0.0, wall_ms - timestamp_ms) for timestamp_ms in timestamps_ms]
+        with self._counting:
+            self._events.append((now, events))
+            self._unsent["events"] += events
+            self._unsent["rejects"] += rejects
+            self._latency.extend((now, late) for late in late_ms)
+            while len(self._latency) > 4096:
+                self._latency.popleft()
         EVENTS.inc(events)
         REJECTS.inc(rejects)
-        wall_ms = time.time() * 1000
-        for timestamp_ms in timestamps_ms:
-            late_ms = max(0.0, wall_ms - timestamp_ms)
-            self._latency.append((now, late_ms))
-            LATENCY.observe(late_ms / 1000)
-        while len(self._latency) > 4096:
-            self._latency.popleft()
+        for late in late_ms:
+            LATENCY.observe(late / 1000)
 
     def due(self, now_s: float) -> bool:
         """Whether it is time for a report."""
@@ -82,21 +84,22 @@ class StatusReporter:
     ) -> dict[str, Any]:
         """Hand a report to the thread; returns the live message's numbers."""
         now = time.monotonic()
-        while self._events and self._events[0][0] < now - WINDOW_S:
-            self._events.popleft()
-        while self._latency and self._latency[0][0] < now - WINDOW_S:
-            self._latency.popleft()
-        span = max(1.0, now - self._events[0][0]) if self._events else WINDOW_S
-        rate = sum(n for _, n in self._events) / span
-        ordered = sorted(ms for _, ms in self._latency)
+        new = onsets - self._onsets
+        self._onsets = onsets
+        with self._counting:
+            while self._events and self._events[0][0] < now - WINDOW_S:
+                self._events.popleft()
+            while self._latency and self._latency[0][0] < now - WINDOW_S:
+                self._latency.popleft()
+            span = max(1.0, now - self._events[0][0]) if self._events else WINDOW_S
+            rate = sum(n for _, n in self._events) / span
+            ordered = sorted(ms for _, ms in self._latency)
+            sent = {**self._unsent, "anomalies": new}
+            self._unsent = dict.fromkeys(self._unsent, 0)
         p95 = ordered[int(0.95 * (len(ordered) - 1))] if ordered else None
         lag = sum(p["end_offset"] - p["next_offset"] for p in partitions)
         LAG.set(lag)
-        new = onsets - self._onsets
-        self._onsets = onsets
         ANOMALIES.inc(new)
-        self._unsent["anomalies"] += new
-        sent = dict(self._unsent)
         with self._lock:
             carried = self._row["sent"] if self._row else {}
             self._row = {
@@ -108,7 +111,6 @@ class StatusReporter:
                 "lag": lag,
                 "sent": {k: v + carried.get(k, 0) for k, v in sent.items()},
             }
-        self._unsent = dict.fromkeys(self._unsent, 0)
         self._wake.set()
         if now >= self._next_log_s:
             self._next_log_s = now + self._log_every_s
