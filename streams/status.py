@@ -33,7 +33,7 @@ WINDOW_S = 10.0
 
 
 class StatusReporter:
-    """Counts on the storing thread, reports on the loop's every ``interval_s`` from a thread of its own."""
+    """Counts stored batches; reports every ``interval_s`` from a thread of its own."""
 
     def __init__(self, instance: str, interval_s: float = 2.0, log_every_s: float = 10.0) -> None:
         self._instance = instance
