@@ -48,6 +48,7 @@ class Chunk:
     last_offsets: list[int]
     rows: list[bytes]  # of equal length
     base: int | None = None
+    attempt: int = 0  # how many failed writes of its partition its taker knew of
 
 
 def write(chunk: Chunk) -> None:

@@ -32,6 +32,7 @@ class Rows(Protocol):
     def layout(self) -> str: ...
     @property
     def row_bytes(self) -> int: ...
+    def slots_of(self, partition: int) -> NDArray[np.int64]: ...
     def changed_slots(self, partition: int) -> NDArray[np.int64]: ...
     def last_offsets(self, slots: NDArray[np.int64]) -> NDArray[np.int64]: ...
     def pack(self, slots: NDArray[np.int64]) -> list[bytes]: ...
@@ -53,8 +54,9 @@ class Snapshotter:
         self._interval_s = interval_s
         self._per_chunk = max(1, chunk_bytes // rows.row_bytes)
         self._queue: queue.Queue[snapshots.Chunk | None] = queue.Queue(maxsize=3)
-        self._failed: set[tuple[int, int]] = set()
-        self._lock = threading.Lock()
+        # Failed writes of each (partition, epoch): counted by the writer, answered by the taker.
+        self._failures: dict[tuple[int, int], int] = {}
+        self._answered: dict[tuple[int, int], int] = {}
         self._rounds: list[_Round] = []
         self._next_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
@@ -74,6 +76,8 @@ class Snapshotter:
             if now_s < self._next_s:
                 return None
             self._next_s = now_s + self._interval_s
+            for one in owned:
+                self._answer_failures(one)
             self._rounds = [
                 _Round(o, scored[o.partition], self._rows.changed_slots(o.partition))
                 for o in owned
@@ -82,12 +86,7 @@ class Snapshotter:
         if not self._rounds or self._queue.full():
             return None
         current = self._rounds[0]
-        key = (current.owned.partition, current.owned.epoch)
-        with self._lock:
-            failed = key in self._failed
-            self._failed.discard(key)
-        if failed:
-            self._rows.changed[current.slots[: current.taken]] = True
+        if self._answer_failures(current.owned):
             self._rounds.pop(0)
             return None
         chunk = self._chunk(current)
@@ -113,6 +112,7 @@ class Snapshotter:
         self._queue.join()
         if owned.next_offset <= owned.snapshot_offset:
             return True
+        self._answer_failures(owned)
         current = _Round(owned, owned.next_offset, self._rows.changed_slots(owned.partition))
         while clock() < deadline_s:
             chunk = self._chunk(current)
@@ -138,30 +138,42 @@ class Snapshotter:
             last_offsets=self._rows.last_offsets(slots).tolist(),
             rows=self._rows.pack(slots),
             base=current.base if current.taken >= len(current.slots) else None,
+            attempt=self._answered.get(_key(current.owned), 0),
         )
 
+    def _answer_failures(self, owned: Owned) -> bool:
+        """Rows of a chunk that could not be written must come again: mark all of the partition's.
+
+        What was taken before the answer is not written any more: its base would move beyond them.
+        """
+        key = _key(owned)
+        failures = self._failures.get(key, 0)
+        if failures == self._answered.get(key, 0):
+            return False
+        self._rows.changed[self._rows.slots_of(owned.partition)] = True
+        self._answered[key] = failures
+        return True
+
     def _run(self) -> None:
-        broken: set[tuple[int, int]] = set()
         while True:
             chunk = self._queue.get()
             if chunk is None:
                 connection.close()
                 self._queue.task_done()
                 return
-            key = (chunk.owned.partition, chunk.owned.epoch)
+            key = _key(chunk.owned)
             try:
-                if key not in broken:
+                if chunk.attempt == self._failures.get(key, 0):
                     snapshots.write(chunk)
                     if chunk.base is not None:
                         chunk.owned.snapshot_offset = chunk.base
             except (FencedError, Error) as error:
-                # A round with a hole must not move the base: the rest of it is skipped.
                 log.warning("snapshot.failed partition=%s error=%s", key[0], error)
-                broken.add(key)
                 connection.close()
-                with self._lock:
-                    self._failed.add(key)
+                self._failures[key] = self._failures.get(key, 0) + 1
             finally:
-                if chunk.base is not None:
-                    broken.discard(key)
                 self._queue.task_done()
+
+
+def _key(owned: Owned) -> tuple[int, int]:
+    return owned.partition, owned.epoch
