@@ -7,6 +7,7 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -70,6 +71,14 @@ def messages() -> list[Message]:
     return events(EVENTS, PARTITIONS, 12, faults=0.002)
 
 
+def stored_beyond(place: str, count: float) -> bool:
+    return stored_events(place) > count
+
+
+def complained_beyond(consumer: Consumer, count: int) -> bool:
+    return consumer.output().count("database.unreachable") > count
+
+
 def rows_of(place: str) -> list[PartitionOffset]:
     return list(PartitionOffset.objects.filter(incarnation__stream__topic=place))
 
@@ -87,11 +96,11 @@ def test_the_consumer_waits_for_the_database_and_loses_no_place(
     produce(kafka, place, messages[: EVENTS // 2])
     first = Consumer(stream, place, group, **small)
     for part in (0.1, 0.3):  # while it works, twice: a second outage finds other states
-        await_until(lambda at=part * EVENTS: stored_events(place) > at)
+        await_until(partial(stored_beyond, place, part * EVENTS))
         seen = first.output().count("database.unreachable")
         database_goes_away()
         before = stored_events(place)
-        await_until(lambda n=seen: first.output().count("database.unreachable") > n, every_s=0.05)
+        await_until(partial(complained_beyond, first, seen), every_s=0.05)
         assert first.process.poll() is None, first.output()[-3000:]
         assert stored_events(place) == before
         allow_connections(True)
