@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -72,11 +73,11 @@ class Lab:
 
 
 @pytest.fixture
-def lab(transactional_db: None) -> Lab:
+def lab(transactional_db: None) -> Iterator[Lab]:
     stream = Stream.objects.create(name="raw", topic="raw")
     life = checkpoint.incarnation(stream, "id-1")
+    yield Lab(stream, checkpoint.acquire(life, 0, "me"))
     Rollup.objects.all().delete()  # no managed table, so the flush between tests leaves it
-    return Lab(stream, checkpoint.acquire(life, 0, "me"))
 
 
 def everything() -> dict[str, Any]:
