@@ -65,11 +65,13 @@ def test_cases_reach_every_reason_and_onsets() -> None:
 
 
 def test_warming_up_is_no_score() -> None:
-    oddness, out = series.score_alone(OnlineDetector(), series.regular(60), series.daily(60, 1))
-    assert np.isnan(oddness[:30]).all()
+    oddness, out = series.score_alone(OnlineDetector(), series.regular(180), series.daily(180, 1))
+    assert np.isnan(oddness[:150]).all()
+    assert np.isfinite(oddness[150:]).all()
+    # The band is worth drawing before the score is worth having.
     assert np.isnan(out.expected[:30]).all()
-    assert np.isfinite(oddness[30:]).all()
-    np.testing.assert_array_equal(out.seen, np.arange(60))
+    assert np.isfinite(out.expected[30:]).all()
+    np.testing.assert_array_equal(out.seen, np.arange(180))
 
 
 def test_what_is_no_number_is_left_out_and_learns_nothing() -> None:
@@ -92,7 +94,7 @@ def test_features_stay_finite_and_bounded_whatever_comes(height: float) -> None:
     oddness, out = series.score_alone(OnlineDetector(), series.regular(600), value)
     assert np.isfinite(out.features).all()
     assert np.abs(out.features).max() <= 10.0
-    assert np.isfinite(oddness[30:]).all()
+    assert np.isfinite(oddness[150:]).all()
 
 
 def test_kernel_fills_every_named_feature() -> None:
