@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Protocol
@@ -32,6 +33,11 @@ def kafka_admin(kafka: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": kafka})
 
 
+def _is_led(admin: AdminClient, name: str, partitions: int) -> bool:
+    found = admin.list_topics(name, timeout=10).topics[name].partitions
+    return len(found) == partitions and all(p.leader >= 0 for p in found.values())
+
+
 @pytest.fixture
 def topic(kafka_admin: AdminClient) -> Iterator[MakeTopic]:
     """Makes topics with names of their own, and deletes them after the test."""
@@ -43,6 +49,11 @@ def topic(kafka_admin: AdminClient) -> Iterator[MakeTopic]:
         future = kafka_admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name]
         future.result(30)
         made.append(name)
+        # Made is not led: asked too early, the broker refuses its own partitions.
+        deadline = time.monotonic() + 30
+        while not _is_led(kafka_admin, name, partitions):
+            assert time.monotonic() < deadline, f"topic {name} got no leaders"
+            time.sleep(0.02)
         return name
 
     yield make
