@@ -6,9 +6,9 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.http import HttpRequest
 
 from detection.models import ModelVersion, ThresholdPolicy, TrainingRun
+from streams.readonly_admin import ReadOnlyAdmin
 
 
 class ThresholdPolicyForm(forms.ModelForm[ThresholdPolicy]):
@@ -76,21 +76,8 @@ class ThresholdPolicyAdmin(admin.ModelAdmin[ThresholdPolicy]):
         return f"{stream}: {patterns}" if narrow else stream
 
 
-class _ReadOnly(admin.ModelAdmin[Any]):
-    show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
 @admin.register(ModelVersion)
-class ModelVersionAdmin(_ReadOnly):
+class ModelVersionAdmin(ReadOnlyAdmin):
     """Trained models; `manage.py train` makes them."""
 
     list_display = ("algorithm", "version", "stream", "metric", "state", "sha256", "created_at",
@@ -101,7 +88,7 @@ class ModelVersionAdmin(_ReadOnly):
 
 
 @admin.register(TrainingRun)
-class TrainingRunAdmin(_ReadOnly):
+class TrainingRunAdmin(ReadOnlyAdmin):
     list_display = ("algorithm", "stream", "metric", "status", "rows", "started_at", "finished_at")
     list_filter = ("status", "algorithm", "stream")
     list_select_related = ("stream",)
