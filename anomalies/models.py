@@ -90,6 +90,9 @@ class Anomaly(models.Model):
         default=list, help_text="[[epoch ms, value], …] of the events up to the onset."
     )
     explanation = models.TextField(blank=True, default="")
+    evidence = models.JSONField(
+        default=dict, help_text="Why: contributions, rarity, similar ones (anomalies.evidence)."
+    )
     models_used = models.JSONField(default=dict, help_text="{algorithm: {version, sha256}}")
     incarnation = models.ForeignKey(TopicIncarnation, null=True, on_delete=models.CASCADE)
     partition = models.IntegerField(null=True)

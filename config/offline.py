@@ -12,10 +12,11 @@ import msgspec
 import numpy as np
 
 from config.schema import VigilConfig
-from config.wiring import build_engine, load_model, scoring_base
+from config.wiring import load_model, scoring_base
 from detection import episodes
 from detection.base import FloatArray
 from detection.evaluation import BoolArray, EvaluationError, Recording
+from detection.scoring import ScoringEngine
 from detection.thresholds import Policy
 from detection.versions import FORMAT, compile_version
 from streams.codec import Codec
@@ -52,7 +53,7 @@ class OfflineScorer:
     """
 
     def __init__(self, config: VigilConfig) -> None:
-        self._engine = build_engine(config, SeriesIndex())
+        self._engine = ScoringEngine(SeriesIndex())
         self._codec = Codec(self._engine.index)
         base = scoring_base(config)
         policy = Policy("configuration", threshold=base["threshold"])
@@ -63,7 +64,7 @@ class OfflineScorer:
             "policies": [policy.as_dict()],
             "models": [],
         }
-        self._version = compile_version(0, payload, load_model, self._engine.detectors)
+        self._version = compile_version(0, payload, load_model)
         self._batch_size = config.kafka.batch_size
         self._engine.attach(PARTITION)
         self._offset = 0

@@ -17,7 +17,6 @@ from config.schema import VigilConfig
 from detection.ensemble import weights_for
 from detection.errors import DetectionError
 from detection.model_store import load
-from detection.registry import SERIES_DETECTORS
 from detection.scoring import LoadedModel, ScoringEngine
 from detection.versions import VersionKeeper, compile_version
 from streams.codec import Codec
@@ -85,14 +84,6 @@ def mapping_of(given: StreamConfig) -> dict[str, str]:
     return {name: path for name, path in found.items() if path}
 
 
-def build_engine(config: VigilConfig, index: SeriesIndex | None = None) -> ScoringEngine:
-    """The scoring engine with the configuration's detectors."""
-    threshold = config.anomaly_detection.detectors.statistical.threshold
-    options: dict[str, dict[str, Any]] = {"zscore": {"threshold": threshold}}
-    detectors = tuple(kind(**options.get(name, {})) for name, kind in SERIES_DETECTORS.items())
-    return ScoringEngine(SeriesIndex() if index is None else index, detectors)
-
-
 def load_model(identity: int) -> LoadedModel:
     """A stored model, its hash checked."""
     row, detector = load(identity)
@@ -101,11 +92,11 @@ def load_model(identity: int) -> LoadedModel:
 
 def warm_up(config: VigilConfig) -> None:
     """Compile or load every kernel before the first real batch: readiness means no pause later."""
-    engine = build_engine(config)
+    engine = ScoringEngine(SeriesIndex())
     codec = Codec(engine.index)
     body = b'{"source": "a", "metric": "b", "value": 1.5, "timestamp": "2024-01-01T00:00:00Z"}'
     payload = {**scoring_base(config), "time_zone": "UTC", "policies": [], "models": []}
-    version = compile_version(0, payload, load_model, engine.detectors)
+    version = compile_version(0, payload, load_model)
     engine.attach(0)
     for _ in range(2):
         batch = codec.decode([_Sample(body)]).batch
@@ -150,7 +141,7 @@ def build_lane(
 ) -> Lane:
     """One stream's way from bytes to rows."""
     stream = ensure_stream(config, given)
-    engine = build_engine(config)
+    engine = ScoringEngine(SeriesIndex())
     send_events = None
     if config.anomaly_detection.emit == "all":
         client = config.kafka.client_config()
@@ -167,7 +158,7 @@ def build_lane(
             config.consumer.max_series,
         ),
         engine=engine,
-        versions=VersionKeeper(stream, scoring_base(config), loader, engine.detectors),
+        versions=VersionKeeper(stream, scoring_base(config), loader),
         sink=AnomalySink(stream, engine, utc_now, send_events),
     )
 

@@ -30,12 +30,10 @@ def create_series_detector(name: str, **params: Any) -> SeriesDetector:
     return detector(**params)
 
 
-def series_detectors(
-    options: Mapping[str, Mapping[str, Any]] | None = None,
-) -> tuple[SeriesDetector, ...]:
-    """Every online detector, in the registry's order, with its settings where given."""
-    chosen = options or {}
-    return tuple(create_series_detector(name, **chosen.get(name, {})) for name in SERIES_DETECTORS)
+def series_detectors(options: Mapping[str, Mapping[str, Any]]) -> tuple[SeriesDetector, ...]:
+    """Those of the names in `options` that learn online, with their settings, in fixed order."""
+    names = [name for name in SERIES_DETECTORS if name in options]
+    return tuple(create_series_detector(name, **options[name]) for name in names)
 
 
 def model_detector(name: str) -> type[ModelDetector]:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from detection import episodes
 from detection.base import ModelDetector, ScoringInput, SeriesDetector, SeriesOutput
+from detection.detectors.online import OnlineDetector
 from detection.ensemble import combine, score_from_oddness
 from detection.episodes import Limits, Outcome
+from detection.registry import SERIES_DETECTORS
 from detection.state import StateStore
 from detection.thresholds import PolicyTable
 from streams.batch import EventBatch
@@ -50,6 +52,13 @@ class CompiledVersion:
     policies: PolicyTable
     limits: Limits
     time_zone: str = "UTC"
+
+    @property
+    def running(self) -> tuple[SeriesDetector, ...]:
+        """The detectors whose state moves on: the online one gives features and band to all."""
+        if any(d.name == OnlineDetector.name for d in self.detectors):
+            return self.detectors
+        return (OnlineDetector(), *self.detectors)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,14 +124,11 @@ class ZoneClock:
 class ScoringEngine:
     """The state of all series of the partitions that this process owns, for one stream."""
 
-    def __init__(
-        self, index: SeriesIndex, detectors: tuple[SeriesDetector, ...], capacity: int = 1024
-    ) -> None:
+    def __init__(self, index: SeriesIndex, capacity: int = 1024) -> None:
         self.index = index
-        self.detectors = detectors
-        self.store = StateStore(
-            [*(d.component for d in self.detectors), episodes.component()], capacity
-        )
+        # Whatever the configuration says: versions of the past may need any of them.
+        components = [detector.component for detector in SERIES_DETECTORS.values()]
+        self.store = StateStore([*components, episodes.component()], capacity)
         self._slots: dict[int, NDArray[np.int32]] = {}
         self.slot_code = np.zeros(capacity, dtype=np.int32)
         self.slot_partition = np.zeros(capacity, dtype=np.int32)
@@ -174,6 +180,10 @@ class ScoringEngine:
         self.store.unpack(slots, rows, layout)
         self._touched.append(slots)
 
+    def readable(self, layout: str) -> bool:
+        """Whether rows packed in this layout can be restored."""
+        return self.store.readable(layout)
+
     @property
     def layout(self) -> str:
         """Fingerprint of how rows are packed."""
@@ -203,11 +213,9 @@ class ScoringEngine:
         detail = SeriesOutput.empty(len(events))
         names = version.names
         votes = np.full((len(events), len(names)), np.nan)
-        wanted = {d.name for d in version.detectors}
-        # Every detector moves its state on, in use or not: switching one on needs no warm-up.
-        for detector in self.detectors:
+        for detector in version.running:
             oddness = detector.score(self.store.rows(detector.component.name), inputs, detail)
-            if detector.name in wanted:
+            if detector.name in names:
                 votes[:, names.index(detector.name)] = oddness
         if version.models:
             self._score_models(events, version, detail, votes, names)

@@ -1,11 +1,11 @@
 """Online state of all series: one float64 row per series and component, packed bit for bit.
 
 Whoever keeps the mapping series → slot owns the slots; a row never depends on its slot's number.
+A component that nobody has used yet takes no room: it is the same as its initial row everywhere.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,26 +41,32 @@ class StateStore:
     """
 
     def __init__(self, components: Sequence[StateComponent], capacity: int = 64) -> None:
-        names = [component.name for component in components]
-        if len(set(names)) != len(names):
+        self._components = {component.name: component for component in components}
+        if len(self._components) != len(components):
+            names = [component.name for component in components]
             raise ValueError(f"two state components share a name: {names}")
-        self._components = tuple(components)
         self._capacity = max(1, capacity)
-        self._rows = [np.empty((self._capacity, c.width)) for c in self._components]
+        self._rows: dict[str, FloatArray] = {}  # of the components in use
         self._used = 0
         self._free: list[int] = []
-        self._offsets = np.cumsum([0, *(8 * c.width for c in self._components)]).tolist()
 
     @property
     def layout_id(self) -> str:
-        """Fingerprint of names, versions and widths, in order; store it beside packed rows."""
-        text = ";".join(f"{c.name}:{c.version}:{c.width}" for c in self._components)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """`name:version:width` of the components in use, in order; store it beside packed rows."""
+        return ";".join(f"{c.name}:{c.version}:{c.width}" for c in self._in_use())
+
+    def readable(self, layout_id: str) -> bool:
+        """Whether rows of this layout can be unpacked: what both know must be the same."""
+        try:
+            self._parsed(layout_id)
+        except StateLayoutError:
+            return False
+        return True
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one packed series, and of its memory."""
-        return int(self._offsets[-1])
+        return 8 * sum(component.width for component in self._in_use())
 
     @property
     def capacity(self) -> int:
@@ -70,11 +76,16 @@ class StateStore:
         return self._used - len(self._free)
 
     def rows(self, name: str) -> FloatArray:
-        """float64[capacity, width] of a component: ask again after `allocate`, it moves."""
-        for component, rows in zip(self._components, self._rows, strict=True):
-            if component.name == name:
-                return rows
-        raise KeyError(name)
+        """float64[capacity, width] of a component, in use from now on.
+
+        Ask again after `allocate`: it moves.
+        """
+        rows = self._rows.get(name)
+        if rows is None:
+            component = self._components[name]
+            rows = self._rows[name] = np.empty((self._capacity, component.width))
+            rows[: self._used] = component.initial
+        return rows
 
     def allocate(self, count: int) -> IntArray:
         """`count` slots with fresh rows, int64[count]; released slots are used again first."""
@@ -83,8 +94,8 @@ class StateStore:
         self._grow(self._used + fresh)
         slots = np.array([*again, *range(self._used, self._used + fresh)], dtype=np.int64)
         self._used += fresh
-        for component, rows in zip(self._components, self._rows, strict=True):
-            rows[slots] = component.initial
+        for name, rows in self._rows.items():
+            rows[slots] = self._components[name].initial
         return slots
 
     def release(self, slots: IntArray) -> None:
@@ -93,41 +104,73 @@ class StateStore:
         self._free.extend(int(slot) for slot in slots)
 
     def pack_array(self, slots: IntArray) -> NDArray[np.uint8]:
-        """All components of each slot, little-endian, uint8[n, row_bytes]."""
+        """The components in use of each slot, little-endian, uint8[n, row_bytes]."""
         self._check(slots)
         packed = np.empty((len(slots), self.row_bytes), dtype=np.uint8)
-        for rows, start, end in zip(self._rows, self._offsets, self._offsets[1:], strict=False):
-            packed[:, start:end] = rows[slots].astype("<f8", copy=False).view(np.uint8)
+        start = 0
+        for component in self._in_use():
+            rows = self._rows[component.name][slots]
+            end = start + 8 * component.width
+            packed[:, start:end] = rows.astype("<f8", copy=False).view(np.uint8)
+            start = end
         return packed
 
     def pack(self, slots: IntArray) -> list[bytes]:
         """`pack_array`, one bytes object a slot."""
         return [row.tobytes() for row in self.pack_array(slots)]
 
-    def unpack(self, slots: IntArray, rows: Sequence[bytes], layout_id: str | None = None) -> None:
-        """Restore packed rows into allocated slots; StateLayoutError if packed otherwise."""
+    def unpack(self, slots: IntArray, rows: Sequence[bytes], layout_id: str) -> None:
+        """Restore rows packed in this layout into allocated slots.
+
+        Components that the layout does not have stay as they are, and those that no longer exist
+        are passed over: a detector that is new or gone costs the others nothing.
+
+        Raises:
+            StateLayoutError: a component of both was packed by another version of it.
+        """
         self._check(slots)
-        if layout_id is not None and layout_id != self.layout_id:
-            raise StateLayoutError(
-                f"state was packed with layout {layout_id}, this version uses {self.layout_id}: "
-                "replay these series from the log or start them cold"
-            )
-        if len(rows) != len(slots) or any(len(row) != self.row_bytes for row in rows):
-            raise StateLayoutError(f"expected {len(slots)} rows of {self.row_bytes} bytes")
-        packed = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(slots), self.row_bytes)
-        for target, start, end in zip(self._rows, self._offsets, self._offsets[1:], strict=False):
-            target[slots] = np.ascontiguousarray(packed[:, start:end]).view("<f8")
+        parts = self._parsed(layout_id)
+        size = parts[-1][2] if parts else 0
+        if len(rows) != len(slots) or any(len(row) != size for row in rows):
+            raise StateLayoutError(f"expected {len(slots)} rows of {size} bytes")
+        packed = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(slots), size)
+        for name, start, end in parts:
+            if name in self._components:
+                self.rows(name)[slots] = np.ascontiguousarray(packed[:, start:end]).view("<f8")
+
+    def _in_use(self) -> list[StateComponent]:
+        return [c for c in self._components.values() if c.name in self._rows]
+
+    def _parsed(self, layout_id: str) -> list[tuple[str, int, int]]:
+        """(component, first byte, end) of a layout's parts."""
+        parts, start = [], 0
+        for text in filter(None, layout_id.split(";")):
+            try:
+                name, version, width = text.split(":")
+                end = start + 8 * int(width)
+            except ValueError:
+                raise StateLayoutError(f"{layout_id!r} is no layout of packed state") from None
+            known = self._components.get(name)
+            if known is not None and (str(known.version), str(known.width)) != (version, width):
+                raise StateLayoutError(
+                    f"state of {name} was packed as version {version} ({width} numbers), this one "
+                    f"uses version {known.version} ({known.width}): replay these series from the "
+                    "log or start them cold"
+                )
+            parts.append((name, start, end))
+            start = end
+        return parts
 
     def _grow(self, needed: int) -> None:
         if needed <= self._capacity:
             return
         while self._capacity < needed:
             self._capacity *= 2
-        for at, old in enumerate(self._rows):
+        for name, old in self._rows.items():
             # Untouched pages of a large empty array cost no memory until their series exists.
             new = np.empty((self._capacity, old.shape[1]))
             new[: self._used] = old[: self._used]
-            self._rows[at] = new
+            self._rows[name] = new
 
     def _check(self, slots: IntArray) -> None:
         if len(slots) and (slots.min() < 0 or slots.max() >= self._used):

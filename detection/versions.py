@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from django.db import transaction
 
-from detection.base import SeriesDetector
 from detection.episodes import Limits
 from detection.errors import DetectionError
 from detection.models import ModelVersion, ScoringVersion, ThresholdPolicy, VersionLog
+from detection.registry import series_detectors
 from detection.scoring import CompiledVersion, LoadedModel
 from detection.thresholds import Policy, PolicyTable
 from streams.batch import EventBatch
@@ -98,19 +98,22 @@ def compile_version(
     identity: int,
     payload: Mapping[str, Any],
     load_model: ModelLoader,
-    detectors: Sequence[SeriesDetector],
 ) -> CompiledVersion:
-    """Ready to score with.
+    """Ready to score with: with the settings of then, whatever the configuration says now.
 
     Raises:
         ArtefactError: a model can't be loaded.
     """
     enabled = payload["detectors"]
-    options = {name: values for name, values in enabled.items() if values.get("enabled")}
+    options = {
+        name: {key: value for key, value in values.items() if key != "enabled"}
+        for name, values in enabled.items()
+        if values.get("enabled")
+    }
     models = tuple(load_model(m["id"]) for m in payload["models"] if m["algorithm"] in options)
     return CompiledVersion(
         id=identity,
-        detectors=tuple(d for d in detectors if d.name in options),
+        detectors=series_detectors(options),
         models=models,
         method=payload["combine"],
         weights=payload["weights"],
@@ -128,9 +131,7 @@ class VersionKeeper:
         stream: Stream,
         base: Mapping[str, Any],
         load_model: ModelLoader,
-        detectors: Sequence[SeriesDetector],
     ) -> None:
-        self._detectors = detectors
         self._stream = stream
         self._base = base
         self._load_model = load_model
@@ -239,7 +240,7 @@ class VersionKeeper:
         known = self._compiled.get(identity)
         if known is None:
             row = ScoringVersion.objects.get(pk=identity)
-            known = compile_version(identity, row.payload, self._model, self._detectors)
+            known = compile_version(identity, row.payload, self._model)
             self._compiled[identity] = known
         return known
 

@@ -146,7 +146,7 @@ class StateSnapshot(models.Model):
     partition = models.IntegerField()
     series = models.ForeignKey(Series, on_delete=models.CASCADE)
     last_offset = models.BigIntegerField()
-    layout = models.CharField(max_length=64)
+    layout = models.TextField(help_text="How the state is packed; the engine knows.")
     state = models.BinaryField()
     saved_at = models.DateTimeField(auto_now=True)
 

@@ -61,6 +61,7 @@ class Engine(Rows, Protocol):
     def attach(self, partition: int) -> None: ...
     def detach(self, partition: int) -> None: ...
     def restore(self, partition: int, codes: Any, layout: str, rows: Sequence[bytes]) -> None: ...
+    def readable(self, layout: str) -> bool: ...
     def unseen(self, batch: EventBatch) -> Any: ...
     def process(self, batch: EventBatch, version: Any, silent_below: Mapping[int, int]) -> Any: ...
 
@@ -581,8 +582,8 @@ class Runner:
                 code = lane.codec.code(*names[series_id])
                 codes.append(code)
             lane.index.learn_ids(np.array(codes), np.array([r[0] for r in rows]))
-            layouts = {layout for _, layout, _ in rows}
-            if layouts != {lane.engine.layout}:
+            layouts = dict.fromkeys(layout for _, layout, _ in rows)
+            if not all(map(lane.engine.readable, layouts)):
                 log.error(
                     "partition.cold_start partition=%s reason=its stored state was written by"
                     " another version: every series of it warms up again",
@@ -591,12 +592,14 @@ class Runner:
                 lane.engine.attach(owned.partition)
                 checkpoint.forget_snapshots(owned)
                 return 0
-            lane.engine.restore(
-                owned.partition,
-                np.array(codes, dtype=np.int32),
-                lane.engine.layout,
-                [row for _, _, row in rows],
-            )
+            for layout in layouts:
+                alike = [i for i, row in enumerate(rows) if row[1] == layout]
+                lane.engine.restore(
+                    owned.partition,
+                    np.array([codes[i] for i in alike], dtype=np.int32),
+                    layout,
+                    [rows[i][2] for i in alike],
+                )
             count += len(rows)
         return count
 

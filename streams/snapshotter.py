@@ -52,7 +52,7 @@ class Snapshotter:
     def __init__(self, rows: Rows, interval_s: float, chunk_bytes: int) -> None:
         self._rows = rows
         self._interval_s = interval_s
-        self._per_chunk = max(1, chunk_bytes // rows.row_bytes)
+        self._chunk_bytes = chunk_bytes
         self._queue: queue.Queue[snapshots.Chunk | None] = queue.Queue(maxsize=3)
         # Failed writes of each (partition, epoch): counted by the writer, answered by the taker.
         self._failures: dict[tuple[int, int], int] = {}
@@ -128,7 +128,8 @@ class Snapshotter:
         self._thread.join(10)
 
     def _chunk(self, current: _Round) -> snapshots.Chunk:
-        slots = current.slots[current.taken : current.taken + self._per_chunk]
+        count = max(1, self._chunk_bytes // max(1, self._rows.row_bytes))
+        slots = current.slots[current.taken : current.taken + count]
         current.taken += len(slots)
         self._rows.changed[slots] = False
         return snapshots.Chunk(

@@ -14,7 +14,7 @@ from django.db import OperationalError, connection, transaction
 
 from anomalies.models import Anomaly, Candidate, Outbox
 from anomalies.store import AnomalySink
-from config.wiring import build_engine, load_model, scoring_base
+from config.wiring import load_model, scoring_base
 from detection.scoring import ScoringEngine
 from detection.thresholds import Policy
 from detection.versions import compile_version
@@ -22,6 +22,7 @@ from streams import checkpoint
 from streams.batch import EventBatch
 from streams.checkpoint import Owned
 from streams.models import Rollup, Series, Stream
+from streams.series import SeriesIndex
 from streams.series_store import SeriesStore
 
 START = 1_704_067_200_000_000
@@ -36,14 +37,14 @@ class Lab:
 
     def __init__(self, stream: Stream, owned: Owned) -> None:
         self.stream, self.owned = stream, owned
-        self.engine: ScoringEngine = build_engine(settings.VIGIL)
+        self.engine: ScoringEngine = ScoringEngine(SeriesIndex())
         self.engine.attach(0)
         self.sink = AnomalySink(stream, self.engine, lambda: NOW)
         payload = {
             **scoring_base(settings.VIGIL), "time_zone": "UTC", "models": [],
             "policies": [Policy("p", version=3, threshold=0.8).as_dict()],
         }  # fmt: skip
-        self.version = compile_version(0, payload, load_model, self.engine.detectors)
+        self.version = compile_version(0, payload, load_model)
 
     def batch(self, start: int, end: int) -> EventBatch:
         """Two series, one of them with a spike of five events at SPIKE; an event a minute each."""

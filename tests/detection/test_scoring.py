@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from django.conf import settings
 
-from config.wiring import build_engine, load_model, scoring_base
+from config.wiring import load_model, scoring_base
 from detection.base import FloatArray
 from detection.errors import StateLayoutError
 from detection.scoring import (
@@ -23,13 +23,14 @@ from detection.scoring import (
 )
 from detection.versions import compile_version
 from streams.batch import EventBatch
+from streams.series import SeriesIndex
 
 START = 1_704_067_200_000_000
 PAYLOAD = {"time_zone": "UTC", "policies": [], "models": []}
 
 
 def engine(*partitions: int) -> ScoringEngine:
-    made = build_engine(settings.VIGIL)
+    made = ScoringEngine(SeriesIndex())
     for partition in partitions or (0,):
         made.attach(partition)
     return made
@@ -37,7 +38,7 @@ def engine(*partitions: int) -> ScoringEngine:
 
 def version(made: ScoringEngine, **more: Any) -> CompiledVersion:
     payload = {**scoring_base(settings.VIGIL), **PAYLOAD, **more}
-    return compile_version(0, payload, load_model, made.detectors)
+    return compile_version(0, payload, load_model)
 
 
 def batch(made: ScoringEngine, n: int, metrics: tuple[str, ...] = ("cpu",), first: int = 0,
@@ -97,7 +98,29 @@ def test_warming_up_has_no_score() -> None:
     assert not scored.is_anomaly[np.isnan(scored.score)].any()
 
 
-def test_a_detector_switched_off_still_learns() -> None:
+def test_only_detectors_in_use_learn() -> None:
+    made = engine()
+    detectors = scoring_base(settings.VIGIL)["detectors"]
+    without = {**detectors, "zscore": {"enabled": False}}
+    made.process(batch(made, 300), version(made, detectors=without), {})
+    assert (made.store.rows("zscore")[made.slots_of(0)] == 0).all()
+    made.process(batch(made, 5, first=300), version(made), {})
+    assert (made.store.rows("zscore")[made.slots_of(0), 0] == 5).all()
+
+
+def test_an_old_version_scores_with_the_settings_of_then() -> None:
+    detectors = scoring_base(settings.VIGIL)["detectors"]
+    changed = {**detectors, "zscore": {**detectors["zscore"], "threshold": 6.0}}
+    one, other = engine(), engine()
+    usual = one.process(batch(one, 300), version(one), {})
+    wider = other.process(batch(other, 300), version(other, detectors=changed), {})
+    at = usual.version.names.index("zscore")
+    spoke = ~np.isnan(usual.votes[:, at])
+    assert spoke.any()
+    assert np.allclose(usual.votes[spoke, at], 2 * wider.votes[spoke, at])
+
+
+def test_the_online_detector_switched_off_still_learns() -> None:
     off, on = engine(), engine()
     detectors = scoring_base(settings.VIGIL)["detectors"]
     without = {**detectors, "online": {"enabled": False}}
@@ -144,7 +167,7 @@ def test_state_of_another_layout_is_refused() -> None:
     with pytest.raises(StateLayoutError):
         other.restore(0, code, "another", rows)
     other.attach(0)
-    other.restore(0, code, other.layout, rows)
+    other.restore(0, code, made.layout, rows)
     assert other.pack(other.slots_of(0)) == rows
 
 

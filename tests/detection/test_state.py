@@ -41,6 +41,7 @@ def test_packing_is_exact_to_the_bit() -> None:
     rng = np.random.default_rng(0)
     store.rows("first")[slots] = rng.normal(0, 1e-300, (4, 3))
     store.rows("first")[slots[2], 1] = np.nan
+    store.rows("second")[slots] = -0.0
     packed = store.pack(slots[::-1])
     assert [len(row) for row in packed] == [store.row_bytes] * 4 == [32] * 4
     other = StateStore(components())
@@ -52,11 +53,43 @@ def test_packing_is_exact_to_the_bit() -> None:
 
 def test_another_layout_is_refused() -> None:
     store, newer = StateStore(components(1)), StateStore(components(2))
-    rows = store.pack(store.allocate(1))
+    slots = store.allocate(1)
+    store.rows("first")[slots] = 1.0
+    rows = store.pack(slots)
+    assert not newer.readable(store.layout_id)
     with pytest.raises(StateLayoutError, match="start them cold"):
         newer.unpack(newer.allocate(1), rows, store.layout_id)
     with pytest.raises(StateLayoutError):
         store.unpack(np.array([0]), [rows[0][:-1]], store.layout_id)
+
+
+def test_a_component_takes_room_once_it_is_used_and_begins_with_its_initial_row() -> None:
+    store = StateStore(components())
+    slots = store.allocate(2)
+    assert store.row_bytes == 0
+    assert store.layout_id == ""
+    store.rows("first")[slots[1]] = 5.0
+    np.testing.assert_array_equal(store.rows("first")[slots[0]], components()[0].initial)
+
+
+def test_rows_packed_before_a_component_was_there_or_gone_are_restored() -> None:
+    first, second = components()
+    before = StateStore([first, StateComponent("gone", 1, np.zeros(2))])
+    slots = before.allocate(1)
+    before.rows("gone")[slots] = 3.0
+    before.rows("first")[slots] = 7.0
+    after = StateStore([second, first])
+    moved = after.allocate(1)
+    after.rows("second")[moved] = 4.0
+    assert after.readable(before.layout_id)
+    after.unpack(moved, before.pack(slots), before.layout_id)
+    assert after.rows("first")[moved[0]].tolist() == [7.0] * first.width
+    assert after.rows("second")[moved[0]].tolist() == [4.0] * second.width
+
+
+def test_a_text_that_is_no_layout_is_refused() -> None:
+    store = StateStore(components())
+    assert not store.readable("0123456789abcdef")
 
 
 def test_slots_never_allocated_are_refused() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from django.conf import settings
 
-from config.wiring import build_engine, load_model, scoring_base
+from config.wiring import load_model, scoring_base
 from detection import model_store
 from detection.features import FEATURE_NAMES
 from detection.models import ModelVersion, ScoringVersion, ThresholdPolicy, VersionLog
@@ -33,8 +33,7 @@ def own(stream: Stream, partition: int = 0, topic_id: str = "id-1") -> Owned:
 
 
 def keeper(stream: Stream) -> VersionKeeper:
-    engine = build_engine(settings.VIGIL)
-    return VersionKeeper(stream, scoring_base(settings.VIGIL), load_model, engine.detectors)
+    return VersionKeeper(stream, scoring_base(settings.VIGIL), load_model)
 
 
 def policy(name: str, **more: Any) -> ThresholdPolicy:

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from django.conf import settings
 from numpy.typing import NDArray
 
-from config.wiring import build_engine, load_model, scoring_base
+from config.wiring import load_model, scoring_base
 from detection import episodes, model_store
 from detection.models import ThresholdPolicy, VersionLog
 from detection.scoring import ScoringEngine
@@ -62,16 +62,14 @@ def messages() -> list[Message]:
 @pytest.fixture(scope="module")
 def model(messages: list[Message]) -> Trained:
     """A forest of features that the engine itself made of these events."""
-    engine = build_engine(settings.VIGIL)
+    engine = ScoringEngine(SeriesIndex())
     for partition in range(PARTITIONS):
         engine.attach(partition)
     batch = Codec(engine.index).decode(by_partition(messages)).batch
     payload = {
         **scoring_base(settings.VIGIL), "time_zone": "UTC", "policies": [], "models": [],
     }  # fmt: skip
-    detail = engine.process(
-        batch, compile_version(0, payload, load_model, engine.detectors), {}
-    ).detail
+    detail = engine.process(batch, compile_version(0, payload, load_model), {}).detail
     rows = detail.features[detail.seen >= 150]
     return train("isolation_forest", rows, seed=5, params={"n_estimators": 25})
 
@@ -141,8 +139,8 @@ class Process:
         index = SeriesIndex()
         for name in first_names:
             index.code(name, "other")  # codes differ from process to process
-        engine = build_engine(settings.VIGIL, index)
-        keeper = VersionKeeper(stream, scoring_base(settings.VIGIL), load_model, engine.detectors)
+        engine = ScoringEngine(index)
+        keeper = VersionKeeper(stream, scoring_base(settings.VIGIL), load_model)
         for one in owned:
             engine.attach(one.partition)
             keeper.attach(one)
@@ -169,19 +167,19 @@ class Process:
             )  # fmt: skip
         return out
 
-    def snapshot(self) -> list[tuple[int, list[tuple[str, str]], list[bytes]]]:
+    def snapshot(self) -> list[tuple[int, str, list[tuple[str, str]], list[bytes]]]:
         engine = self.engine
         out = []
         for one in self.owned:
             slots = engine.slots_of(one.partition)
             names = [engine.index.names[c] for c in engine.slot_code[slots].tolist()]
-            out.append((one.partition, names, engine.pack(slots)))
+            out.append((one.partition, engine.layout, names, engine.pack(slots)))
         return out
 
-    def restore(self, rows: list[tuple[int, list[tuple[str, str]], list[bytes]]]) -> None:
-        for partition, names, packed in rows:
+    def restore(self, rows: list[tuple[int, str, list[tuple[str, str]], list[bytes]]]) -> None:
+        for partition, layout, names, packed in rows:
             codes = np.array([self.codec.code(*name) for name in names], dtype=np.int32)
-            self.engine.restore(partition, codes, self.engine.layout, packed)
+            self.engine.restore(partition, codes, layout, packed)
 
 
 @pytest.fixture
@@ -211,7 +209,7 @@ def run(
         successor.restore(process.snapshot())
         for at in range(cut, len(todo), size):
             parts += successor.score(todo[at : at + size])
-        for partition, names, packed in successor.snapshot():
+        for partition, _, names, packed in successor.snapshot():
             state |= {f"{partition} {n}": row for n, row in zip(names, packed, strict=True)}
     place, values, votes = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((place[:, 1], place[:, 0]))
