@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.errors import ArtefactCorrupt, ArtefactIncompatible
-from detection.features import FEATURE_NAMES, FEATURE_VERSION
+from detection.features import FEATURE_NAMES, FEATURE_VERSION, VECTOR_VERSION
 
 MAGIC = b"VIGILMDL"
 FORMAT_VERSION = 1
@@ -95,20 +95,29 @@ def library_versions() -> dict[str, str]:
 def check_compatible(manifest: Mapping[str, Any]) -> None:
     """ArtefactIncompatible unless this version of Vigil computes what the model was trained on.
 
-    Feature version and names must be equal; libraries may differ in their last number.
+    Feature version and names must be equal, of wide events (`space` "vector") the version alone:
+    each stream has names of its own there. Libraries may differ in their last number.
     """
-    version, names = manifest.get("feature_version"), manifest.get("feature_names")
-    if version != FEATURE_VERSION or tuple(names or ()) != FEATURE_NAMES:
+    space = manifest.get("space", "series")
+    if space not in ("series", "vector"):
+        raise ArtefactIncompatible(
+            f"the model was trained on {space!r}, which this Vigil does not know: upgrade Vigil, "
+            "or start a training run"
+        )
+    present = FEATURE_VERSION if space == "series" else VECTOR_VERSION
+    version, names = manifest.get("feature_version"), tuple(manifest.get("feature_names") or ())
+    names_fit = names == FEATURE_NAMES if space == "series" else len(names) > 0
+    if version != present or not names_fit:
         raise ArtefactIncompatible(
             f"the model was trained on features version {version}, this Vigil computes version "
-            f"{FEATURE_VERSION}: start a training run, or go back to the Vigil that trained it"
+            f"{present}: start a training run, or go back to the Vigil that trained it"
         )
     trained: Mapping[str, str] = manifest.get("libraries") or {}
-    for name, present in library_versions().items():
-        if _release(trained.get(name, "")) != _release(present):
+    for name, installed in library_versions().items():
+        if _release(trained.get(name, "")) != _release(installed):
             raise ArtefactIncompatible(
-                f"the model was trained with {name} {trained.get(name, '(unknown)')}, {present} is "
-                f"installed: start a training run, or install the former version"
+                f"the model was trained with {name} {trained.get(name, '(unknown)')}, {installed} "
+                f"is installed: start a training run, or install the former version"
             )
 
 

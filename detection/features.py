@@ -26,7 +26,14 @@ gap         ln((Δτ + 1) / (mean gap + 1)), Δτ in s, at most a week   ±5
 
 from __future__ import annotations
 
+from typing import Literal
+
 FEATURE_VERSION = 1
+VECTOR_VERSION = 1
+"""Of how the values of wide events are smoothed and scaled before stored models see them."""
+
+Space = Literal["series", "vector"]
+"""What a model's rows are: the features below, or the values of a wide event."""
 
 FEATURE_NAMES: tuple[str, ...] = (
     "residual",

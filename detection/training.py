@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from detection.artefact import check_compatible, dump, library_versions, load
 from detection.base import FloatArray, ModelDetector
 from detection.errors import ArtefactIncompatible, NotEnoughData
-from detection.features import FEATURE_NAMES, FEATURE_VERSION
+from detection.features import FEATURE_NAMES, FEATURE_VERSION, VECTOR_VERSION, Space
 from detection.registry import model_detector
 
 MOST_ROWS = 200_000
@@ -38,16 +38,24 @@ def train(
     holdout: float = 0.3,
     params: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    columns: Sequence[str] = FEATURE_NAMES,
+    space: Space = "series",
 ) -> Trained:
     """Fit detector `name` on rows [n, k] in order of event time.
 
     `excluded` bool[n] leaves out rows of confirmed anomalies; of more than `most_rows` a seeded
     sample is taken, in order. The last `holdout` share calibrates and never trains. `provenance`
-    (training range, stream …) goes into the manifest as it is. Equal arguments give equal bytes.
+    (training range, stream …) goes into the manifest as it is, like `columns`, the k names, and
+    `space`: "vector" where they are the values of wide events. Equal arguments give equal bytes.
     NotEnoughData, UnknownDetector or ValueError; rows that aren't finite are left out.
     """
-    if features.ndim != 2 or features.shape[1] != len(FEATURE_NAMES):
-        raise ValueError(f"features {features.shape} are not [n, {len(FEATURE_NAMES)}]")
+    names = list(columns)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"columns {names} are not one name each")
+    if space == "series" and tuple(names) != FEATURE_NAMES:
+        raise ValueError(f"the columns of series are {', '.join(FEATURE_NAMES)}")
+    if features.ndim != 2 or features.shape[1] != len(names):
+        raise ValueError(f"features {features.shape} are not [n, {len(names)}]")
     usable = np.isfinite(features).all(axis=1)
     if excluded is not None:
         usable &= ~excluded
@@ -59,8 +67,9 @@ def train(
     detector = model_detector(name).fit(rows, seed=seed, holdout=holdout, **settings)
     manifest = {
         "detector": name,
-        "feature_names": list(FEATURE_NAMES),
-        "feature_version": FEATURE_VERSION,
+        "space": space,
+        "feature_names": names,
+        "feature_version": FEATURE_VERSION if space == "series" else VECTOR_VERSION,
         "libraries": library_versions(),
         "seed": seed,
         "params": settings,

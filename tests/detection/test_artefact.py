@@ -7,7 +7,7 @@ import pytest
 
 from detection import artefact
 from detection.errors import ArtefactCorrupt, ArtefactIncompatible
-from detection.features import FEATURE_NAMES, FEATURE_VERSION
+from detection.features import FEATURE_NAMES, FEATURE_VERSION, VECTOR_VERSION
 
 ARRAYS = {
     "b": np.arange(6, dtype=np.uint16).reshape(2, 3),
@@ -81,3 +81,23 @@ def test_other_features_or_libraries_name_the_way_out() -> None:
         artefact.check_compatible(
             {**good, "libraries": {**artefact.library_versions(), "scikit-learn": "0.1.0"}}
         )
+
+
+def test_the_space_decides_which_features_fit() -> None:
+    libraries = artefact.library_versions()
+    wide = {
+        "space": "vector",
+        "feature_version": VECTOR_VERSION,
+        "feature_names": ["pressure", "flow"],
+        "libraries": libraries,
+    }
+    artefact.check_compatible(wide)
+    for wrong in (
+        {**wide, "space": "series"},
+        {**wide, "feature_version": VECTOR_VERSION + 1},
+        {**wide, "feature_names": []},
+    ):
+        with pytest.raises(ArtefactIncompatible, match="training run"):
+            artefact.check_compatible(wrong)
+    with pytest.raises(ArtefactIncompatible, match="'graph'"):
+        artefact.check_compatible({**wide, "space": "graph"})

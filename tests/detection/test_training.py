@@ -65,6 +65,27 @@ def test_too_few_rows_are_refused() -> None:
         train("isolation_forest", history(50), seed=1)
 
 
+def test_a_model_of_wide_events_keeps_its_columns() -> None:
+    rows = np.random.default_rng(4).normal(0, 1, (1000, 3))
+    columns = ("pressure", "flow", "temperature")
+    trained = train(
+        "isolation_forest",
+        rows,
+        seed=1,
+        params={"n_estimators": 5},
+        columns=columns,
+        space="vector",
+    )
+    assert trained.manifest["space"] == "vector"
+    assert trained.manifest["feature_names"] == list(columns)
+    detector, _ = restore(trained.payload, trained.sha256)
+    assert detector.oddness(rows).tobytes() == trained.detector.oddness(rows).tobytes()
+    with pytest.raises(ValueError, match="columns of series"):
+        train("isolation_forest", rows, seed=1, columns=columns)
+    with pytest.raises(ValueError, match="one name each"):
+        train("isolation_forest", rows, seed=1, columns=("a", "b", "a"), space="vector")
+
+
 def test_unknown_detectors_name_the_known_ones() -> None:
     with pytest.raises(UnknownDetector, match="isolation_forest"):
         train("magic", history(), seed=1)
@@ -73,6 +94,6 @@ def test_unknown_detectors_name_the_known_ones() -> None:
 
 
 def test_online_detectors_take_their_settings() -> None:
-    detectors = {d.name: d for d in series_detectors({"zscore": {"threshold": 4.0}})}
+    detectors = {d.name: d for d in series_detectors({"online": {}, "zscore": {"threshold": 4.0}})}
     assert set(detectors) == {"online", "zscore"}
     assert vars(detectors["zscore"])["threshold"] == 4.0
