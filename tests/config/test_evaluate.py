@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
 
-from config.offline import OfflineScorer
+from config.evaluations.normal import onsets_alone
+from config.offline import OfflineScorer, training_points
 from config.schema import Kafka, VigilConfig
 from detection.base import FloatArray
+from detection.ensemble import DEFAULT_WEIGHTS
 from detection.evaluation import EvaluationError, Recording
 from tests.architecture.sources import PROJECT
 
@@ -116,3 +119,59 @@ def test_mistakes_are_told_to_people(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(CommandError, match="taken"):
         run(corpus(tmp_path / "in"), tmp_path / "taken")
+
+
+def test_models_train_on_the_recordings_own_past() -> None:
+    value = daily(3000)
+    value[2500:2503] = 150.0
+    with_models = OfflineScorer(VigilConfig())
+    scored = with_models.run(recording(value))
+    assert scored.names[-1] == "isolation_forest"
+    forest = scored.votes[:, -1]
+    first = training_points(3000)[0]
+    assert np.isnan(forest[:first]).all()
+    assert np.isfinite(forest[first:]).all()
+    assert forest[2500] > np.quantile(forest[first:], 0.99)
+    # the model knows nothing of what comes later
+    other = OfflineScorer(VigilConfig()).run(recording(value[:2600]))
+    np.testing.assert_array_equal(other.votes, scored.votes[:2600])
+    without = OfflineScorer(VigilConfig(), models=False).run(recording(value))
+    assert "isolation_forest" not in without.names
+    np.testing.assert_array_equal(without.votes, scored.votes[:, : len(without.names)])
+
+
+def test_training_is_repeated_when_history_has_grown_fourfold() -> None:
+    assert training_points(1150) == []
+    assert training_points(20_000) == [1150, 4600, 18_400]
+
+
+def test_normal_counts_onsets_of_each_detector(tmp_path: Path) -> None:
+    out, file = StringIO(), tmp_path / "normal.json"
+    arguments = ["--shape", "normal", "--shape", "heavy_tails", "--seeds", "1", "--events", "3000"]
+    call_command("evaluate", "normal", "--no-models", "--json", str(file), *arguments, stdout=out)
+    found = json.loads(file.read_text())
+    assert list(found["metrics"]) == ["normal", "heavy_tails"]
+    row = found["metrics"]["heavy_tails"]
+    assert set(row) == {"ensemble", "online", "zscore"}
+    assert row["ensemble"]["after_2000"] == 10.0 * row["ensemble"]["onsets"]
+    assert row["ensemble"]["after_10000"] is None
+    assert found["settings"]["threshold"] == 0.8
+    assert "heavy_tails" in out.getvalue()
+
+
+def test_onsets_alone_are_those_of_the_engine() -> None:
+    value = np.random.default_rng(5).standard_t(2, 6000)
+    scored = OfflineScorer(VigilConfig(), models=False).run(recording(value))
+    gains = np.array([DEFAULT_WEIGHTS[name] for name in scored.names])
+    strongest = np.fmax.reduce(gains * scored.votes, axis=1)
+    alone = onsets_alone(strongest, scored.time_us, 0.8, 80, 86_400e6)
+    assert len(alone) > 3
+    assert alone.tolist() == np.flatnonzero(scored.onset).tolist()
+
+
+def test_a_gap_ends_an_episode_for_onsets_alone() -> None:
+    odd = np.zeros(10)
+    odd[[2, 5, 8]] = 2.0
+    time_us = np.array([0, 1, 2, 3, 4, 5, 100, 101, 102, 103])
+    assert onsets_alone(odd, time_us, 0.8, quiet=80, max_gap_us=50).tolist() == [2, 8]
+    assert onsets_alone(odd, time_us, 0.8, quiet=2, max_gap_us=500).tolist() == [2, 5, 8]

@@ -1,0 +1,129 @@
+"""`evaluate normal`: false onsets per 10,000 events on twenty shapes of normal data."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from django.core.management.base import CommandParser, OutputWrapper
+
+from config.evaluations import report
+from config.evaluations.series import loaded, recording_of, section_of_all
+from config.offline import OfflineScorer, Scored
+from config.schema import VigilConfig
+from detection import shapes
+from detection.base import FloatArray, IntArray
+from detection.ensemble import score_from_oddness
+
+HELP = "false alarms on twenty shapes of normal data"
+AFTER = (2_000, 10_000)
+"""Events of a series from which on onsets are counted."""
+ENSEMBLE = "ensemble"
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """How much of which shapes."""
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="series a shape (5)")
+    parser.add_argument(
+        "--events", type=int, default=shapes.EVENTS, metavar="N", help="events a series (20,000)"
+    )
+    parser.add_argument(
+        "--shape", action="append", metavar="NAME", help="only this one; repeatable"
+    )
+    parser.add_argument(
+        "--all-detectors", action="store_true", help="switches on what the configuration leaves off"
+    )
+    parser.add_argument(
+        "--no-models", dest="models", action="store_false", help="only what learns online"
+    )
+    parser.add_argument(
+        "--model", type=int, metavar="ID", help="scores with this stored model; keeps the figures"
+    )
+    report.add_arguments(parser)
+
+
+def run(config: VigilConfig, options: dict[str, Any], out: OutputWrapper) -> None:
+    """Score every series; count onsets of the ensemble, and of each detector at its gain."""
+    began = time.monotonic()
+    if options["all_detectors"]:
+        config = section_of_all(config)
+    scorer = OfflineScorer(config, models=options["models"], given=loaded(options["model"]))
+    chosen = options["shape"] or list(shapes.SHAPES)
+    settings = {"seeds": options["seeds"], "events": options["events"], **scorer.settings}
+    metrics: dict[str, Any] = {}
+    for name in chosen:
+        counts: dict[str, IntArray] = defaultdict(lambda: np.zeros(len(AFTER), dtype=np.int64))
+        events = np.zeros(len(AFTER), dtype=np.int64)
+        for seed in range(options["seeds"]):
+            shape = shapes.make(name, seed, options["events"])
+            scored = scorer.run(recording_of("normal", f"{name}-{seed}", shape.time_s, shape.value))
+            events += [max(0, len(shape.value) - after) for after in AFTER]
+            for who, at in _onsets(config, scorer, scored).items():
+                counts[who] += [int((at >= after).sum()) for after in AFTER]
+        metrics[name] = {
+            who: {
+                f"after_{after}": _rate(int(found[i]), int(events[i]))
+                for i, after in enumerate(AFTER)
+            }
+            | {"onsets": int(found[0])}
+            for who, found in counts.items()
+        }
+    _show(out, metrics, scorer.names)
+    worst = {
+        after: max(
+            (row[ENSEMBLE][f"after_{after}"] or 0.0 for row in metrics.values()), default=0.0
+        )
+        for after in AFTER
+    }
+    out.write(
+        f"\nonsets per 10,000 events at threshold {settings['threshold']}, "
+        f"{options['seeds']} series of {options['events']:,} events a shape; the worst shape: "
+        + ", ".join(f"{worst[after]:.2f} after {after:,}" for after in AFTER)
+        + f"; {time.monotonic() - began:.0f} s"
+    )
+    report.deliver("normal", settings, metrics, options)
+
+
+def onsets_alone(
+    oddness: FloatArray, time_us: IntArray, threshold: float, quiet: int, max_gap_us: float
+) -> IntArray:
+    """Indices of the onsets that one oddness float64[n] alone would give: see `episodes`."""
+    with np.errstate(invalid="ignore"):
+        at = np.flatnonzero(score_from_oddness(oddness) >= threshold)
+    if not len(at):
+        return at
+    gaps = np.diff(time_us, prepend=time_us[:1]) > max_gap_us
+    parts = np.cumsum(gaps)[at]
+    begins = (np.diff(at) > quiet) | (np.diff(parts) > 0)
+    return np.asarray(at[np.concatenate([[True], begins])])
+
+
+def _onsets(config: VigilConfig, scorer: OfflineScorer, scored: Scored) -> dict[str, IntArray]:
+    detection = config.anomaly_detection
+    gains = scorer.settings["weights"]
+    found = {ENSEMBLE: np.flatnonzero(scored.onset)}
+    for column, name in enumerate(scored.names):
+        found[name] = onsets_alone(
+            gains[name] * scored.votes[:, column],
+            scored.time_us,
+            detection.threshold,
+            detection.episode_quiet_events,
+            detection.max_gap_s * 1e6,
+        )
+    return found
+
+
+def _show(out: OutputWrapper, metrics: dict[str, Any], names: tuple[str, ...]) -> None:
+    who = [ENSEMBLE, *names]
+    headers = ["shape", *(f"{name} {after // 1000}k" for name in who for after in AFTER)]
+    rows = [
+        [shape, *(row[name][f"after_{after}"] for name in who for after in AFTER)]
+        for shape, row in metrics.items()
+    ]
+    report.table(out, headers, rows)
+
+
+def _rate(onsets: int, events: int) -> float | None:
+    return None if events == 0 else round(1e4 * onsets / events, 3)
