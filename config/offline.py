@@ -144,7 +144,9 @@ class OfflineScorer:
         """
         messages = self._messages(recording)
         points = training_points(len(messages)) if self._params else []
-        cuts = sorted({*range(0, len(messages), self._batch_size), *points, len(messages)})
+        # one event first: once the codec knows the series' name, it decodes ten times faster
+        borders = {*range(1, len(messages), self._batch_size), *points}
+        cuts = [0, *sorted(borders), len(messages)]
         version, parts = self._version, list[ScoredBatch]()
         for start, end in pairwise(cuts):
             if start in points:
@@ -204,7 +206,7 @@ class OfflineScorer:
                         "source": recording.key,
                         "metric": METRIC,
                         "value": value,
-                        "timestamp": time.isoformat(),
+                        "timestamp": time,
                     }
                 ),
                 first + at,

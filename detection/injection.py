@@ -135,6 +135,13 @@ def spread(value: FloatArray) -> float:
     return 1e-9
 
 
+def longest_run(value: FloatArray) -> int:
+    """Events in the longest run of equal values."""
+    changes = np.flatnonzero(np.diff(value) != 0)
+    edges = np.concatenate([[-1], changes, [len(value) - 1]])
+    return int(np.diff(edges).max())
+
+
 # -- private -------------------------------------------------------------------------------------
 
 
@@ -157,7 +164,7 @@ class _Series:
             size,
             whole=bool((value == np.round(value)).all()),
             positive=bool((value >= 0).all()),
-            longest_run=_longest_run(value),
+            longest_run=longest_run(value),
         )
 
     def usual(self, at: int) -> tuple[float, float]:
@@ -310,10 +317,3 @@ def _blocks(value: FloatArray) -> FloatArray:
     size = min(_BLOCK, len(value))
     whole = len(value) // size
     return value[: whole * size].reshape(whole, size)
-
-
-def _longest_run(value: FloatArray) -> int:
-    """Events in the longest run of equal values."""
-    changes = np.flatnonzero(np.diff(value) != 0)
-    edges = np.concatenate([[-1], changes, [len(value) - 1]])
-    return int(np.diff(edges).max())

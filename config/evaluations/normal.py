@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from django.core.management.base import CommandParser, OutputWrapper
 
-from config.evaluations import report
-from config.evaluations.series import loaded, recording_of, section_of_all
+from config.evaluations import report, series
 from config.offline import OfflineScorer, Scored
 from config.schema import VigilConfig
 from detection import shapes
@@ -29,37 +28,24 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--events", type=int, default=shapes.EVENTS, metavar="N", help="events a series (20,000)"
     )
-    parser.add_argument(
-        "--shape", action="append", metavar="NAME", help="only this one; repeatable"
-    )
-    parser.add_argument(
-        "--all-detectors", action="store_true", help="switches on what the configuration leaves off"
-    )
-    parser.add_argument(
-        "--no-models", dest="models", action="store_false", help="only what learns online"
-    )
-    parser.add_argument(
-        "--model", type=int, metavar="ID", help="scores with this stored model; keeps the figures"
-    )
+    series.add_shape(parser)
+    series.add_arguments(parser)
     report.add_arguments(parser)
 
 
 def run(config: VigilConfig, options: dict[str, Any], out: OutputWrapper) -> None:
     """Score every series; count onsets of the ensemble, and of each detector at its gain."""
     began = time.monotonic()
-    if options["all_detectors"]:
-        config = section_of_all(config)
-    scorer = OfflineScorer(config, models=options["models"], given=loaded(options["model"]))
-    chosen = options["shape"] or list(shapes.SHAPES)
+    scorer = series.scorer(config, options)
+    chosen = series.chosen_shapes(options)
     settings = {"seeds": options["seeds"], "events": options["events"], **scorer.settings}
     metrics: dict[str, Any] = {}
     for name in chosen:
         counts: dict[str, IntArray] = defaultdict(lambda: np.zeros(len(AFTER), dtype=np.int64))
         events = np.zeros(len(AFTER), dtype=np.int64)
         for seed in range(options["seeds"]):
-            shape = shapes.make(name, seed, options["events"])
-            scored = scorer.run(recording_of("normal", f"{name}-{seed}", shape.time_s, shape.value))
-            events += [max(0, len(shape.value) - after) for after in AFTER]
+            scored = scorer.run(series.shape_recording(name, seed, options["events"]))
+            events += [max(0, len(scored.score) - after) for after in AFTER]
             for who, at in _onsets(config, scorer, scored).items():
                 counts[who] += [int((at >= after).sum()) for after in AFTER]
         metrics[name] = {

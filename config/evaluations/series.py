@@ -1,14 +1,71 @@
-"""Made series as recordings, and the models and detectors that evaluations may ask for."""
+"""Made series as recordings, and who scores them: what several kinds of evaluation share."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
+from django.core.management.base import CommandError, CommandParser
+
+from config.offline import OfflineScorer
 from config.schema import VigilConfig
 from config.wiring import load_model
+from detection import shapes
 from detection.base import FloatArray, IntArray
+from detection.errors import DetectionError
 from detection.evaluation import Recording
 from detection.scoring import LoadedModel
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """Which detectors score."""
+    parser.add_argument(
+        "--all-detectors", action="store_true", help="switches on what the configuration leaves off"
+    )
+    parser.add_argument(
+        "--no-models", dest="models", action="store_false", help="only what learns online"
+    )
+    parser.add_argument(
+        "--model", type=int, metavar="ID", help="scores with this stored model; keeps the figures"
+    )
+
+
+def add_shape(parser: CommandParser) -> None:
+    """Which of the twenty shapes."""
+    parser.add_argument(
+        "--shape",
+        dest="shapes",
+        action="append",
+        choices=list(shapes.SHAPES),
+        metavar="NAME",
+        help="only this one; repeatable",
+    )
+
+
+def chosen_shapes(options: dict[str, Any]) -> list[str]:
+    """Those that `add_shape` let somebody choose, else all."""
+    return options["shapes"] or list(shapes.SHAPES)
+
+
+def scorer(config: VigilConfig, options: dict[str, Any]) -> OfflineScorer:
+    """As the options of `add_arguments` ask.
+
+    Raises:
+        CommandError: the model can't be loaded.
+    """
+    if options["all_detectors"]:
+        config = with_all_detectors(config)
+    try:
+        given = _loaded(options["model"])
+    except DetectionError as error:
+        raise CommandError(str(error)) from error
+    return OfflineScorer(config, models=options["models"], given=given)
+
+
+def shape_recording(name: str, seed: int, events: int) -> Recording:
+    """One of the twenty shapes."""
+    shape = shapes.make(name, seed, events)
+    return recording_of("shapes", f"{name}-{seed}", shape.time_s, shape.value)
 
 
 def recording_of(category: str, name: str, time_s: IntArray, value: FloatArray) -> Recording:
@@ -17,15 +74,7 @@ def recording_of(category: str, name: str, time_s: IntArray, value: FloatArray) 
     return Recording(category, name, tuple(time.isoformat() for time in times), times, value)
 
 
-def loaded(model: int | None) -> list[LoadedModel]:
-    """The stored model of this number, for all metrics; none where none is asked for."""
-    if model is None:
-        return []
-    found = load_model(model)
-    return [LoadedModel(found.algorithm, "", found.version, found.sha256, found.detector)]
-
-
-def section_of_all(config: VigilConfig) -> VigilConfig:
+def with_all_detectors(config: VigilConfig) -> VigilConfig:
     """The configuration with every detector switched on."""
     detection = config.anomaly_detection
     sections = detection.detectors
@@ -38,3 +87,11 @@ def section_of_all(config: VigilConfig) -> VigilConfig:
     return config.model_copy(
         update={"anomaly_detection": detection.model_copy(update={"detectors": on})}
     )
+
+
+def _loaded(model: int | None) -> list[LoadedModel]:
+    """The stored model of this number, for all metrics; none where none is asked for."""
+    if model is None:
+        return []
+    found = load_model(model)
+    return [LoadedModel(found.algorithm, "", found.version, found.sha256, found.detector)]

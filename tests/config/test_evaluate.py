@@ -21,6 +21,8 @@ from config.schema import Kafka, VigilConfig
 from detection.base import FloatArray
 from detection.ensemble import DEFAULT_WEIGHTS
 from detection.evaluation import EvaluationError, Recording
+from detection.injection import KINDS
+from detection.recurring import BASES, FAULTS
 from tests.architecture.sources import PROJECT
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -175,3 +177,50 @@ def test_a_gap_ends_an_episode_for_onsets_alone() -> None:
     time_us = np.array([0, 1, 2, 3, 4, 5, 100, 101, 102, 103])
     assert onsets_alone(odd, time_us, 0.8, quiet=80, max_gap_us=50).tolist() == [2, 8]
     assert onsets_alone(odd, time_us, 0.8, quiet=2, max_gap_us=500).tolist() == [2, 5, 8]
+
+
+def test_injected_counts_faults_by_kind(tmp_path: Path) -> None:
+    out, file = StringIO(), tmp_path / "injected.json"
+    arguments = ["--shape", "daily", "--seeds", "1", "--events", "7000", "--no-models"]
+    call_command("evaluate", "injected", *arguments, "--json", str(file), stdout=out)
+    metrics = json.loads(file.read_text())["metrics"]
+    kinds = metrics["kinds"]
+    assert set(kinds) == set(KINDS)
+    assert kinds["spike"] == {"faults": 1, "found": 1, "recall": 1.0, "delay_events": 0.0}
+    assert metrics["all"]["faults"] == sum(kind["faults"] for kind in kinds.values())
+    assert metrics["all"]["found"] == sum(kind["found"] for kind in kinds.values())
+    assert metrics["all"] == metrics["groups"]["daily"]
+    assert 0.3 < metrics["all"]["pr_auc"] <= 1
+    assert 0.3 < metrics["all"]["vus_pr"] <= 1
+    assert "recurring_spike" in out.getvalue()
+
+
+def test_injected_takes_recordings_of_ones_own(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    file = root / "data" / "mine" / "a.csv"
+    file.parent.mkdir(parents=True)
+    made = recording(daily(4000))
+    with file.open("w", newline="") as stream:
+        rows = zip(made.stamps, made.value.tolist(), strict=True)
+        csv.writer(stream).writerows([("timestamp", "value"), *rows])
+    out = StringIO()
+    arguments = ["--path", str(root), "--seeds", "1", "--kind", "spike", "--no-models"]
+    call_command("evaluate", "injected", *arguments, stdout=out)
+    assert "mine" in out.getvalue()
+    with pytest.raises(CommandError, match="give longer ones"):
+        call_command("evaluate", "injected", "--events", "1500", "--no-models", stdout=out)
+    with pytest.raises(CommandError, match="no such folder"):
+        call_command("evaluate", "injected", "--path", str(tmp_path / "absent"), stdout=out)
+
+
+@pytest.mark.slow
+def test_recurring_tells_occurrences_apart(tmp_path: Path) -> None:
+    out, file = StringIO(), tmp_path / "recurring.json"
+    call_command(
+        "evaluate", "recurring", "--seeds", "1", "--no-models", "--json", str(file), stdout=out
+    )
+    metrics = json.loads(file.read_text())["metrics"]
+    assert list(metrics["all"]) == ["1st", "2nd", "3rd", "4th", "5th+"]
+    assert metrics["all"]["1st"] > 0.85
+    assert metrics["all"]["5th+"] > 0.8
+    assert set(metrics) == {"all", *FAULTS, *(f"on {base}" for base in BASES)}

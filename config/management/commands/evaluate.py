@@ -8,12 +8,14 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from config.evaluations import nab, normal
+from config.evaluations import injected, nab, normal, recurring
 
 # Each module has HELP, add_arguments(parser) and run(config, options, out).
 KINDS: dict[str, ModuleType] = {
     "nab": nab,
     "normal": normal,
+    "injected": injected,
+    "recurring": recurring,
 }
 
 
