@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any
 from urllib.parse import unquote
 
+from django.conf import settings
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
@@ -24,6 +25,7 @@ from django.views.decorators.csrf import csrf_exempt
 from anomalies import access, health, queries
 from anomalies.models import Anomaly, Severity
 from anomalies.results import result_of
+from detection import drift
 
 STATISTICS_KEEP_S = 3.0
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1_000
@@ -126,6 +128,13 @@ def statistics_view(request: HttpRequest) -> HttpResponseBase:
         if _Kept.body is None or time.monotonic() - _Kept.at > STATISTICS_KEEP_S:
             _Kept.body, _Kept.at = queries.statistics(timezone.now()), time.monotonic()
         return JsonResponse(_Kept.body)
+
+
+@endpoint("GET", "HEAD")
+def drift_view(request: HttpRequest) -> HttpResponseBase:
+    """How far live features and scores have moved from training's, by champion and metric."""
+    rules = drift.settings_of(settings.VIGIL)
+    return JsonResponse({"reports": [drift.as_json(r, rules) for r in drift.latest()]})
 
 
 # ---- Anomalies ----------------------------------------------------------------------------------

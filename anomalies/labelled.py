@@ -1,8 +1,16 @@
-"""What people confirmed, as times of series: the part of history that no model may learn."""
+"""What people said of anomalies, for what learns and what judges models.
+
+Confirmed times are the part of history that no model may learn; labelled onsets are what a
+challenger is asked again.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Iterator
+
 from anomalies.models import Anomaly
+from detection.gate import Labelled, labels_from
 from detection.history import Interval, leave_out
 from streams.clock import to_us
 
@@ -19,4 +27,24 @@ def confirmed(stream: str) -> list[Interval]:
     ]
 
 
+def labelled(stream: str, since: dt.datetime, most: int) -> Iterator[Labelled]:
+    """The newest onsets of detectors that are labelled real, or a false alarm."""
+    rows = Anomaly.objects.filter(
+        stream__name=stream,
+        origin=Anomaly.Origin.DETECTOR,
+        label__in=(Anomaly.Label.REAL, Anomaly.Label.FALSE_ALARM),
+        stored_at__gte=since,
+        threshold__isnull=False,
+    ).order_by("-stored_at", "-pk")
+    for row in rows.only("metric", "features", "detectors", "threshold", "label")[:most]:
+        yield Labelled(
+            metric=row.metric,
+            features=row.features,
+            scores=row.detectors,
+            threshold=float(row.threshold or 0.0),
+            real=row.label == Anomaly.Label.REAL,
+        )
+
+
 leave_out(confirmed)
+labels_from(labelled)

@@ -24,10 +24,11 @@ from anomalies import emit
 from anomalies.explain import anomaly_type, sentence
 from anomalies.models import Anomaly, AnomalyType, Outbox
 from anomalies.results import result_of
-from detection import episodes
+from detection import episodes, tally
 from detection.ensemble import score_from_oddness
 from detection.features import FEATURE_NAMES
 from detection.scoring import ScoredBatch, ScoringEngine
+from detection.tally import Tallier, Tally
 from streams import copybinary, rollups
 from streams.checkpoint import Owned
 from streams.clock import from_us
@@ -126,6 +127,7 @@ class Pending:
     updates: dict[uuid.UUID, tuple[Any, ...]] = field(default_factory=dict)
     candidates: list[dict[str, NDArray[Any]]] = field(default_factory=list)
     rollups: list[RollupRows] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
     series: dict[str, NDArray[Any]] | None = None
     flushed: NDArray[np.int64] | None = None
     found: Found = field(default_factory=Found)
@@ -148,6 +150,7 @@ class AnomalySink:
         self._send_events = send_events
         self._connection: object = None
         self._days = rollups.DayPartitions()
+        self._tallier = Tallier(engine.index)
         self._ids: dict[tuple[str, int, int, int], uuid.UUID] = {}
 
     # -- building ------------------------------------------------------------------------------
@@ -171,6 +174,9 @@ class AnomalySink:
             self._closings(scored, owned, pending)
             self._candidates(scored, owned, pending)
             self._segments(scored, owned, pending)
+            self._tallier.add(
+                pending.tally, scored, {p: life.incarnation_id for p, life in owned.items()}
+            )
             if self._send_events is not None:
                 pending.events += emit.results(scored, self._engine.index, self._stream.name)
         self._extend_open(owned, pending)
@@ -515,6 +521,7 @@ class AnomalySink:
             if pending.series is not None:
                 copybinary.copy(cursor, "stage_series", pending.series)
                 cursor.execute(_UPDATE_SERIES)
+            tally.write(cursor, self._stream.pk, pending.tally)
 
     @staticmethod
     def found(pending: Pending) -> Found:

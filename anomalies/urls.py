@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path, re_path
 
 from anomalies import views
-from anomalies.api import anomalies_view, health_view, statistics_view
+from anomalies.api import anomalies_view, drift_view, health_view, statistics_view
 
 urlpatterns = [
     path("", views.overview, name="overview"),
@@ -20,6 +20,7 @@ urlpatterns = [
     path("series/<int:pk>/", views.series_detail, name="series"),
     path("api/health", health_view, name="api-health"),
     path("api/statistics", statistics_view, name="api-statistics"),
+    path("api/drift", drift_view, name="api-drift"),
     path("api/anomalies", anomalies_view, name="api-anomalies"),
     # A source may hold any character, slashes included, so the rest of the path is its name.
     re_path(r"^api/anomalies/(?P<source>.+)$", anomalies_view, name="api-anomalies-source"),

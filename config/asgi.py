@@ -22,6 +22,11 @@ _http = get_asgi_application()
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 
+from detection import drift_gauges
+
+# Here, not in the consumers: their metrics are their own, and must not need the database.
+drift_gauges.register()
+
 
 def _websocket_urls() -> list[Any]:
     urls: list[Any] = []

@@ -21,6 +21,7 @@ class Scheduled:
 
 SCHEDULE = (
     Scheduled("Train models", "detection.tasks.train_models", "training", every_s=60),
+    Scheduled("Measure drift", "detection.tasks.measure_drift", "default", cron="7 *"),
     Scheduled("Apply retention", "anomalies.tasks.apply_retention", "default", cron="17 3"),
 )
 

@@ -142,6 +142,42 @@ class Detectors(Section):
         return tuple(name for name in type(self).model_fields if getattr(self, name).enabled)
 
 
+class Registry(Section):
+    """When a trained model takes over, and when it has to go again.
+
+    A challenger scores beside the champion and alerts nobody; `auto_challenge` makes one of each
+    newly trained model where there is a champion, `auto_promote` promotes it once it passes.
+    """
+
+    auto_challenge: bool = True
+    auto_promote: bool = False
+    shadow_hours: NotNegative = 24.0
+    shadow_events: Annotated[int, Field(ge=0)] = 10_000
+    max_alerts_per_day_ratio: Positive = 1.2
+    spare_alerts_per_day: NotNegative = 1.0
+    labels_days: Positive = 90.0
+    watch_hours: NotNegative = 1.0
+    rollback_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 3.0
+    rollback_floor_per_hour: Positive = 6.0
+
+
+class Drift(Section):
+    """Live distributions of features and scores against those of training."""
+
+    hours: Annotated[int, Field(ge=1, le=720)] = 24
+    warn_psi: Positive = 0.1
+    alarm_psi: Positive = 0.25
+    min_events: Count = 300
+    keep_days: Positive = 30.0
+    retrain: bool = False
+
+    @model_validator(mode="after")
+    def _levels_rise(self) -> Drift:
+        if self.warn_psi > self.alarm_psi:
+            raise ValueError("warn_psi at most alarm_psi")
+        return self
+
+
 class AnomalyDetection(Section):
     """Which detectors run, how they are combined and from which score on something is odd."""
 
@@ -153,6 +189,8 @@ class AnomalyDetection(Section):
     max_gap_s: Positive = 86_400.0
     detectors: Detectors = Detectors()
     weights: dict[str, NotNegative] = {}
+    registry: Registry = Registry()
+    drift: Drift = Drift()
 
     @model_validator(mode="after")
     def _weights_name_detectors(self) -> AnomalyDetection:

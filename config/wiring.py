@@ -87,7 +87,7 @@ def mapping_of(given: StreamConfig) -> dict[str, str]:
 def load_model(identity: int) -> LoadedModel:
     """A stored model, its hash checked."""
     row, detector = load(identity)
-    return LoadedModel(row.algorithm, row.metric, row.version, row.sha256, detector)
+    return LoadedModel(row.algorithm, row.metric, row.version, row.sha256, detector, row.pk)
 
 
 def warm_up(config: VigilConfig) -> None:

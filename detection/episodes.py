@@ -159,6 +159,19 @@ def advance(
     )
 
 
+def over_threshold(
+    score: NDArray[np.float64],
+    value: NDArray[np.float64],
+    mid: NDArray[np.float64],
+    policy: NDArray[np.int32],
+    policies: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """Which events would count at another score, bool [n], by the rule that episodes obey."""
+    out = np.zeros(len(score), dtype=np.bool_)
+    _over_threshold(score, value, mid, policy, policies, out)
+    return out
+
+
 def wanted_levels(levels: NDArray[np.int32]) -> NDArray[np.intp]:
     """Indices of the events that are near misses worth keeping."""
     return np.flatnonzero(levels >> CANDIDATE_FROM)
@@ -189,6 +202,12 @@ def _over(score: float, value: float, mid: float, p: Any) -> Any:
         return False
     size = abs(deviation)
     return size >= p[2] and size >= p[3] * abs(mid)
+
+
+@njit(cache=True, nogil=True)
+def _over_threshold(score: Any, value: Any, mid: Any, policy: Any, policies: Any, out: Any) -> None:
+    for i in range(len(score)):
+        out[i] = _over(score[i], value[i], mid[i], policies[policy[i]])
 
 
 @njit(cache=True, nogil=True)

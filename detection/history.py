@@ -81,6 +81,8 @@ class TrainingRows:
     excluded: int = 0
     sampled_out: int = 0
     ranges: dict[int, tuple[int, int]] = field(default_factory=dict)  # partition: offsets read
+    metric: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    metrics: tuple[str, ...] = ()  # what ``metric`` int32 [n] counts
 
     def __len__(self) -> int:
         return len(self.time_us)
@@ -165,6 +167,7 @@ class _Part:
     time_us: NDArray[np.int64]
     place: NDArray[np.int64]
     key: U8
+    series: NDArray[np.int32]
 
     @classmethod
     def empty(cls) -> _Part:
@@ -173,6 +176,7 @@ class _Part:
             np.zeros(0, dtype=np.int64),
             np.zeros((0, 3), dtype=np.int64),
             np.zeros(0, dtype=np.uint64),
+            np.zeros(0, dtype=np.int32),
         )
 
 
@@ -234,6 +238,9 @@ class _Collector:
         rows = self._shrunk()
         partition, offset, name = rows.place.T
         order = np.lexsort((name, offset, partition, rows.time_us))
+        of_series = [metric for _, metric in self._index.names]
+        metrics = tuple(sorted({of_series[code] for code in np.unique(rows.series).tolist()}))
+        number = np.array([metrics.index(m) if m in metrics else -1 for m in of_series])
         return TrainingRows(
             features=np.ascontiguousarray(rows.features[order]),
             time_us=rows.time_us[order],
@@ -243,6 +250,8 @@ class _Collector:
             excluded=self._counts["excluded"],
             sampled_out=self._counts["kept"] - len(order),
             ranges=dict(sorted(self._ranges.items())),
+            metric=number[rows.series[order]].astype(np.int32),
+            metrics=metrics,
         )
 
     def _learn_names(self) -> None:
@@ -287,7 +296,7 @@ class _Collector:
         key = _mixed(key ^ names ^ (self._salt << np.uint64(32)))
         key = _mixed(key + batch.partition.astype(np.uint64))
         self._counts["kept"] += len(batch)
-        self._parts.append(_Part(features, batch.event_time, place, key))
+        self._parts.append(_Part(features, batch.event_time, place, key, batch.series))
         if sum(len(part.key) for part in self._parts) > 2 * self._max_rows:
             self._parts = [self._shrunk()]
 
@@ -298,11 +307,15 @@ class _Collector:
             np.concatenate([part.time_us for part in self._parts]),
             np.concatenate([part.place for part in self._parts]),
             np.concatenate([part.key for part in self._parts]),
+            np.concatenate([part.series for part in self._parts]),
         )
         if len(rows.key) <= self._max_rows:
             return rows
         kept = np.argpartition(rows.key, self._max_rows - 1)[: self._max_rows]
-        return _Part(rows.features[kept], rows.time_us[kept], rows.place[kept], rows.key[kept])
+        return _Part(
+            rows.features[kept], rows.time_us[kept], rows.place[kept], rows.key[kept],
+            rows.series[kept],
+        )  # fmt: skip
 
 
 def _spans(

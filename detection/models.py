@@ -267,6 +267,9 @@ class ShadowHour(models.Model):
         ModelVersion, on_delete=models.CASCADE, related_name="shadow_hours"
     )
     hour = models.DateTimeField(help_text="Of the events.")
+    partition = models.IntegerField(
+        default=0, help_text="Its owner alone writes the row: consumers don't wait for each other."
+    )
     events = models.BigIntegerField(default=0)
     both = models.BigIntegerField(default=0, help_text="Events over the threshold of both.")
     only_champion = models.BigIntegerField(default=0)
@@ -278,7 +281,9 @@ class ShadowHour(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["challenger", "hour"], name="detection_shadow_identity")
+            models.UniqueConstraint(
+                fields=["challenger", "hour", "partition"], name="detection_shadow_identity"
+            )
         ]
 
 
@@ -310,20 +315,22 @@ class Disagreement(models.Model):
 class FeatureHour(models.Model):
     """How often a feature of a stream's metric fell into each bin within an hour of event time.
 
-    ``feature`` is one of ``detection.features`` or ``score``; bins are those of
-    ``detection.drift``. Counts grow in the transaction that moves the offsets.
+    ``feature`` is one of ``detection.features`` or ``score:<id>`` of a champion; bins are those of
+    ``detection.bins``. Counts grow in the transaction that moves the offsets.
     """
 
     stream = models.ForeignKey(Stream, on_delete=models.CASCADE)
     metric = models.CharField(max_length=255)
     hour = models.DateTimeField()
+    partition = models.IntegerField(default=0)
     feature = models.CharField(max_length=40)
     counts = ArrayField(models.BigIntegerField())
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["stream", "metric", "hour", "feature"], name="detection_feature_identity"
+                fields=["stream", "metric", "hour", "feature", "partition"],
+                name="detection_feature_identity",
             )
         ]
 

@@ -7,19 +7,21 @@ their offset: never on batch borders, on other series or on the process.
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detection import episodes
+from detection import challengers, episodes
 from detection.base import ModelDetector, ScoringInput, SeriesDetector, SeriesOutput
+from detection.challengers import Shadow
 from detection.detectors.online import OnlineDetector
 from detection.ensemble import combine, score_from_oddness
 from detection.episodes import Limits, Outcome
-from detection.registry import SERIES_DETECTORS
+from detection.registry import MODEL_DETECTORS, SERIES_DETECTORS
 from detection.state import StateStore
 from detection.thresholds import PolicyTable
 from streams.batch import EventBatch
@@ -31,13 +33,14 @@ TRUSTED_AFTER = 150
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """A stored model in use: ``metric`` empty serves all."""
+    """A stored model in use: ``metric`` empty serves all; ``id`` is its row, 0 without one."""
 
     algorithm: str
     metric: str
     version: int
     sha256: str
     detector: ModelDetector
+    id: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +55,7 @@ class CompiledVersion:
     policies: PolicyTable
     limits: Limits
     time_zone: str = "UTC"
+    challengers: tuple[LoadedModel, ...] = ()
 
     @property
     def running(self) -> tuple[SeriesDetector, ...]:
@@ -73,7 +77,7 @@ class ScoredBatch:
 
     ``score`` float64 [n] in [0, 1), nan while warming up; ``votes`` float64 [n, d] oddness of each
     of ``version.names``, nan where it abstains; ``silent`` bool [n] marks events whose effects were
-    stored before (a replay that only rebuilds state).
+    stored before (a replay that only rebuilds state); ``shadows`` is what challengers said.
     """
 
     events: EventBatch
@@ -86,6 +90,7 @@ class ScoredBatch:
     policy: NDArray[np.int32]
     outcome: Outcome
     silent: NDArray[np.bool_]
+    shadows: tuple[Shadow, ...] = ()
 
     @property
     def is_anomaly(self) -> NDArray[np.bool_]:
@@ -128,6 +133,7 @@ class ScoringEngine:
         self.index = index
         # Whatever the configuration says: versions of the past may need any of them.
         components = [detector.component for detector in SERIES_DETECTORS.values()]
+        components += [challengers.component(name) for name in MODEL_DETECTORS]
         self.store = StateStore([*components, episodes.component()], capacity)
         self._slots: dict[int, NDArray[np.int32]] = {}
         self.slot_code = np.zeros(capacity, dtype=np.int32)
@@ -217,8 +223,9 @@ class ScoringEngine:
             oddness = detector.score(self.store.rows(detector.component.name), inputs, detail)
             if detector.name in names:
                 votes[:, names.index(detector.name)] = oddness
+        spent: dict[int, float] = {}
         if version.models:
-            self._score_models(events, version, detail, votes, names)
+            self._score_models(events, version, detail, votes, names, spent)
         weights = np.array([version.weights.get(name, 1.0) for name in names])
         oddness = combine(votes, method=version.method, weights=weights)
         score = score_from_oddness(oddness)
@@ -240,9 +247,12 @@ class ScoringEngine:
         silent = np.zeros(len(events), dtype=np.bool_)
         for partition, below in silent_below.items():
             silent |= (events.partition == partition) & (events.offset < below)
-        return ScoredBatch(
+        scored = ScoredBatch(
             events, version, slot, score, oddness, votes, detail, policy, outcome, silent
         )
+        if not version.challengers:
+            return scored
+        return replace(scored, shadows=self._shadows(scored, spent))
 
     def _score_models(
         self,
@@ -251,6 +261,7 @@ class ScoringEngine:
         detail: SeriesOutput,
         votes: NDArray[np.float64],
         names: tuple[str, ...],
+        spent: dict[int, float],
     ) -> None:
         ready = detail.seen >= TRUSTED_AFTER
         # A model of the metric wins over the one that serves all metrics: it comes last.
@@ -259,12 +270,66 @@ class ScoringEngine:
             if model.metric:
                 metrics = np.array([m == model.metric for _, m in self.index.names])
                 chosen = ready & metrics[events.series]
+            began = time.perf_counter()
             if chosen.all():
                 votes[:, names.index(model.algorithm)] = model.detector.oddness(detail.features)
             elif chosen.any():
                 votes[chosen, names.index(model.algorithm)] = model.detector.oddness(
                     detail.features[chosen]
                 )
+            spent[model.id] = (time.perf_counter() - began) * 1e6
+
+    def _shadows(self, scored: ScoredBatch, spent: Mapping[int, float]) -> tuple[Shadow, ...]:
+        """What the challengers say of the same events: each in its champion's place, or added."""
+        version, events, detail = scored.version, scored.events, scored.detail
+        found = []
+        for model in version.challengers:
+            at = np.flatnonzero(
+                (detail.seen >= TRUSTED_AFTER) & self._served(version, model)[events.series]
+            )
+            if not len(at):
+                continue
+            began = time.perf_counter()
+            vote = model.detector.oddness(detail.features[at])
+            took_us = (time.perf_counter() - began) * 1e6
+            names = list(version.names)
+            votes = scored.votes[at]
+            if model.algorithm not in names:
+                names.append(model.algorithm)
+                votes = np.column_stack([votes, vote])
+            votes[:, names.index(model.algorithm)] = vote
+            weights = np.array([version.weights.get(name, 1.0) for name in names])
+            score = score_from_oddness(combine(votes, method=version.method, weights=weights))
+            over = episodes.over_threshold(
+                score, events.values[at, 0], detail.expected[at, 1], scored.policy[at],
+                version.policies.rows,
+            )  # fmt: skip
+            flags = challengers.compare(
+                self.store.rows(challengers.component_name(model.algorithm)),
+                scored.slot[at],
+                events.event_time[at],
+                scored.outcome.severity[at] > 0,
+                over,
+                model=model.id,
+                of_metric=bool(model.metric),
+                quiet_events=version.limits.quiet_events,
+                max_gap_us=version.limits.max_gap_us,
+            )
+            champion_us = sum(
+                spent.get(m.id, 0.0)
+                for m in version.models
+                if (m.algorithm, m.metric) == (model.algorithm, model.metric)
+            )
+            found.append(Shadow(model.id, at, score, flags, champion_us, took_us))
+        return tuple(found)
+
+    def _served(self, version: CompiledVersion, model: LoadedModel) -> NDArray[np.bool_]:
+        """Which series codes a challenger would score as champion, bool [series]."""
+        metrics = [metric for _, metric in self.index.names]
+        if model.metric:
+            return np.array([metric == model.metric for metric in metrics])
+        own = {m.metric for m in version.models if m.algorithm == model.algorithm and m.metric}
+        return np.array([metric not in own for metric in metrics])
 
     def unseen(self, batch: EventBatch) -> NDArray[np.bool_]:
         """Which events their series have not seen yet, bool [n]; all, but in a replay."""

@@ -11,7 +11,7 @@ from typing import Any, cast
 from celery import shared_task
 from django.conf import settings
 
-from detection import model_store, training_run
+from detection import drift, model_store, training_run
 from detection.history import left_out
 from detection.models import ModelVersion, TrainingRun
 from detection.registry import MODEL_DETECTORS
@@ -57,6 +57,24 @@ def train_models(
         said.append(str(error))
     for line in said:
         log.info("training: %s", line)
+    return said
+
+
+@shared_task(name="detection.tasks.measure_drift", ignore_result=True)
+def measure_drift() -> list[str]:
+    """A report of each champion and metric; returns a line for each that has drifted."""
+    rules = drift.settings_of(settings.VIGIL)
+    said = []
+    for stream in Stream.objects.order_by("pk"):
+        for report in drift.measure(stream, rules):
+            if drift.state_of(report.worst_psi, rules) == "drifted":
+                said.append(
+                    f"{model_store.describe(report.model)}: {report.worst_feature} of"
+                    f" {report.metric or 'all metrics'} has drifted, PSI {report.worst_psi:.2f}"
+                )
+    drift.prune(rules, dt.datetime.now(dt.UTC))
+    for line in said:
+        log.warning("drift: %s", line)
     return said
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detection import bins
 from detection.artefact import check_compatible, dump, library_versions, load
 from detection.base import FloatArray, ModelDetector
 from detection.errors import ArtefactIncompatible, NotEnoughData
@@ -65,6 +66,7 @@ def train(
     rows = np.ascontiguousarray(features[chosen])
     settings = dict(params or {})
     detector = model_detector(name).fit(rows, seed=seed, holdout=holdout, **settings)
+    oddness = detector.oddness(rows[len(rows) - int(holdout * len(rows)) :])
     manifest = {
         "detector": name,
         "space": space,
@@ -77,7 +79,8 @@ def train(
         "rows_given": len(features),
         "rows_used": len(rows),
         "rows_excluded": int(len(features) - usable.sum()),
-        "metrics": _metrics(detector, rows[len(rows) - int(holdout * len(rows)) :]),
+        "metrics": _metrics(oddness),
+        "score_counts": bins.score_counts(oddness),
         **(provenance or {}),
     }
     payload, sha256 = dump(detector.arrays(), manifest)
@@ -101,11 +104,10 @@ def _sample(rows: NDArray[np.intp], most: int, seed: int) -> NDArray[np.intp]:
     return rows[np.sort(picked)]
 
 
-def _metrics(detector: ModelDetector, held_out: FloatArray) -> dict[str, float]:
+def _metrics(oddness: FloatArray) -> dict[str, float]:
     """What the held-out rows look like to the model; all of it is normal until labelled."""
-    oddness = detector.oddness(held_out)
     return {
-        "held_out_rows": float(len(held_out)),
+        "held_out_rows": float(len(oddness)),
         "held_out_alarms_per_10000": float(1e4 * np.mean(oddness >= 1.0)),
         "held_out_oddness_p50": float(np.quantile(oddness, 0.5)),
         "held_out_oddness_p99": float(np.quantile(oddness, 0.99)),

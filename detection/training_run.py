@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from django.db import connection
 
-from detection import model_store
+from detection import bins, model_store
 from detection.errors import DetectionError, NotEnoughData
 from detection.features import FEATURE_NAMES
 from detection.history import (
@@ -194,6 +194,7 @@ def _provenance(order: Order, rows: TrainingRows) -> dict[str, Any]:
         "first_event": from_us(int(rows.time_us[0])).isoformat(),
         "last_event": from_us(int(rows.time_us[-1])).isoformat(),
         "offsets": {str(p): [start, end] for p, (start, end) in rows.ranges.items()},
+        "distributions": bins.distributions(rows.features, rows.metric, rows.metrics),
         "feature_means": dict(
             zip(FEATURE_NAMES, rows.features.mean(axis=0).round(6).tolist(), strict=True)
         ),

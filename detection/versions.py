@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ from streams.checkpoint import Owned, hold
 from streams.errors import UnusableError
 from streams.models import Stream
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1
 
 ModelLoader = Callable[[int], LoadedModel]
@@ -32,8 +35,7 @@ ModelLoader = Callable[[int], LoadedModel]
 
 def payload_of(stream: Stream, base: Mapping[str, Any]) -> dict[str, Any]:
     """What counts now for a stream: ``base`` (the configuration), policies, champions."""
-    champions = ModelVersion.objects.filter(stream=stream, state=ModelVersion.State.CHAMPION)
-    return {
+    payload = {
         "format": FORMAT,
         **base,
         "time_zone": stream.time_zone,
@@ -41,17 +43,25 @@ def payload_of(stream: Stream, base: Mapping[str, Any]) -> dict[str, Any]:
             *_policies(stream),
             Policy("configuration", threshold=base["threshold"]).as_dict(),
         ],
-        "models": [
-            {
-                "id": m.pk,
-                "algorithm": m.algorithm,
-                "metric": m.metric,
-                "version": m.version,
-                "sha256": m.sha256,
-            }
-            for m in champions.order_by("algorithm", "metric").defer("artefact")
-        ],
+        "models": _models(stream, ModelVersion.State.CHAMPION),
     }
+    if challengers := _models(stream, ModelVersion.State.CHALLENGER):
+        payload["challengers"] = challengers
+    return payload
+
+
+def _models(stream: Stream, state: str) -> list[dict[str, Any]]:
+    rows = ModelVersion.objects.filter(stream=stream, state=state)
+    return [
+        {
+            "id": m.pk,
+            "algorithm": m.algorithm,
+            "metric": m.metric,
+            "version": m.version,
+            "sha256": m.sha256,
+        }
+        for m in rows.order_by("algorithm", "metric").defer("artefact")
+    ]
 
 
 def _policies(stream: Stream) -> list[dict[str, Any]]:
@@ -120,7 +130,23 @@ def compile_version(
         policies=PolicyTable([Policy(**p) for p in payload["policies"]]),
         limits=Limits(payload["quiet_events"], round(payload["max_gap_s"] * 1_000_000)),
         time_zone=payload["time_zone"],
+        challengers=_challengers(payload, options, load_model),
     )
+
+
+def _challengers(
+    payload: Mapping[str, Any], options: Mapping[str, Any], load_model: ModelLoader
+) -> tuple[LoadedModel, ...]:
+    """Those that can be loaded: a broken one must not keep what alarms from its settings."""
+    found = []
+    for given in payload.get("challengers", ()):
+        if given["algorithm"] not in options:
+            continue
+        try:
+            found.append(load_model(given["id"]))
+        except DetectionError as error:
+            log.error("challenger.refused model=%s reason=%s", given["id"], error)
+    return tuple(found)
 
 
 class VersionKeeper:

@@ -17,8 +17,10 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 from confluent_kafka import Producer
 from django.db import connection
+from django.db.models import Func, Value
 
 from anomalies.models import Anomaly, Candidate, Outbox
+from detection.models import Disagreement, FeatureHour, ShadowHour
 from streams.models import DeadLetter, PartitionOffset, Rollup, Stream
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,6 +175,15 @@ _ROLLUP = (
     "min", "max", "mean", "last", "max_score", "expected_low", "expected_mid", "expected_high",
     "score_counts", "onset_counts",
 )  # fmt: skip
+_SHADOW = (
+    "partition", "hour", "events", "both", "only_champion", "only_challenger", "champion_onsets",
+    "challenger_onsets",
+)  # fmt: skip
+_DISAGREEMENT = (
+    "partition", "offset", "series__source", "series__metric", "event_at", "value",
+    "champion_score", "challenger_score",
+)  # fmt: skip
+_DRIFT = ("partition", "metric", "hour", "kind", "counts")
 _OUTBOX = ("partition", "sequence", "kind", "anomaly__offset", "anomaly__source", "anomaly__metric")
 
 
@@ -185,6 +196,15 @@ def stored(topic: str) -> dict[str, list[Any]]:
         "candidates": _rows(Candidate.objects.filter(**mine), _CANDIDATE),
         "rollups": _rows(Rollup.objects.filter(**mine), _ROLLUP),
         "outbox": _rows(Outbox.objects.filter(**mine), _OUTBOX),
+        "shadow": _rows(ShadowHour.objects.filter(challenger__stream=stream), _SHADOW),
+        "disagreements": _rows(Disagreement.objects.filter(**mine), _DISAGREEMENT),
+        # a score's counts name the model's row, which differs from topic to topic
+        "drift": _rows(
+            FeatureHour.objects.filter(stream=stream).annotate(
+                kind=Func("feature", Value(":"), Value(1), function="split_part")
+            ),
+            _DRIFT,
+        ),
         "dead letters": _rows(DeadLetter.objects.filter(**mine), ("partition", "offset", "reason")),
         "counts": _rows(
             PartitionOffset.objects.filter(**mine),

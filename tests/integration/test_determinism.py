@@ -1,13 +1,14 @@
 """Same events, same log of versions: the same rows and scores to the last bit (promise 2).
 
-Whatever the batch size, the number of consumers or a kill after a policy and a model changed.
+Whatever the batch size, the number of consumers or a kill after a policy, a model and its
+challenger changed: counts of challengers and of drift are the same as well.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from config.wiring import load_model, scoring_base
 from detection import episodes, model_store
-from detection.models import ThresholdPolicy, VersionLog
+from detection.models import ModelVersion, ThresholdPolicy, VersionLog
 from detection.scoring import ScoringEngine
 from detection.thresholds import Policy
 from detection.training import Trained, train
@@ -60,8 +61,8 @@ def messages() -> list[Message]:
 
 
 @pytest.fixture(scope="module")
-def model(messages: list[Message]) -> Trained:
-    """A forest of features that the engine itself made of these events."""
+def features(messages: list[Message]) -> NDArray[np.float64]:
+    """What the engine itself makes of these events."""
     engine = ScoringEngine(SeriesIndex())
     for partition in range(PARTITIONS):
         engine.attach(partition)
@@ -70,8 +71,17 @@ def model(messages: list[Message]) -> Trained:
         **scoring_base(settings.VIGIL), "time_zone": "UTC", "policies": [], "models": [],
     }  # fmt: skip
     detail = engine.process(batch, compile_version(0, payload, load_model), {}).detail
-    rows = detail.features[detail.seen >= 150]
-    return train("isolation_forest", rows, seed=5, params={"n_estimators": 25})
+    rows: NDArray[np.float64] = detail.features[detail.seen >= 150]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def models(features: NDArray[np.float64]) -> tuple[Trained, Trained]:
+    """A champion and its challenger."""
+    return (
+        train("isolation_forest", features, seed=5, params={"n_estimators": 25}),
+        train("isolation_forest", features[::3], seed=6, params={"n_estimators": 15}),
+    )
 
 
 @pytest.fixture
@@ -79,10 +89,13 @@ def policy(db: None) -> ThresholdPolicy:
     return ThresholdPolicy.objects.create(name=POLICY, threshold=0.7, medium_from=0.75)
 
 
-def write_log(stream: Stream, life: TopicIncarnation, model: Trained) -> list[Any]:
-    """Version A from offset 0 on, B (the policy and the model of now) from CHANGE on."""
-    saved = model_store.save(model, stream=stream, algorithm="isolation_forest")
-    model_store.promote(saved.pk)
+def write_log(stream: Stream, life: TopicIncarnation, models: tuple[Trained, Trained]) -> list[Any]:
+    """Version A from offset 0 on, B (the policy and the models of now) from CHANGE on."""
+    champion, rival = (
+        model_store.save(model, stream=stream, algorithm="isolation_forest") for model in models
+    )
+    model_store.promote(champion.pk)
+    ModelVersion.objects.filter(pk=rival.pk).update(state="challenger")
     base = scoring_base(settings.VIGIL)
     after = payload_of(stream, base)
     before = {
@@ -90,6 +103,7 @@ def write_log(stream: Stream, life: TopicIncarnation, model: Trained) -> list[An
         "policies": [Policy("configuration", threshold=base["threshold"]).as_dict()],
         "models": [],
     }
+    assert before.pop("challengers")[0]["id"] == rival.pk
     versions = [(0, store(stream, before)), (CHANGE, store(stream, after))]
     VersionLog.objects.bulk_create(
         VersionLog(incarnation=life, partition=p, from_offset=start, scoring_version=version)
@@ -183,10 +197,12 @@ class Process:
 
 
 @pytest.fixture
-def scored_stream(policy: ThresholdPolicy, model: Trained) -> tuple[Stream, list[Owned]]:
+def scored_stream(
+    policy: ThresholdPolicy, models: tuple[Trained, Trained]
+) -> tuple[Stream, list[Owned]]:
     stream = Stream.objects.create(name="scored", topic="scored")
     life = checkpoint.incarnation(stream, "in-process")
-    write_log(stream, life, model)
+    write_log(stream, life, models)
     return stream, [checkpoint.acquire(life, p, "test") for p in range(PARTITIONS)]
 
 
@@ -260,13 +276,18 @@ class Place:
 
 
 @pytest.fixture
-def prepared(topic: MakeTopic, kafka_admin: AdminClient, policy: ThresholdPolicy, model: Trained):  # type: ignore[no-untyped-def]
+def prepared(
+    topic: MakeTopic,
+    kafka_admin: AdminClient,
+    policy: ThresholdPolicy,
+    models: tuple[Trained, Trained],
+) -> Callable[[], Place]:
     def prepare() -> Place:
         name = topic(PARTITIONS)
         answer = kafka_admin.describe_topics(TopicCollection([name]))
         stream = Stream.objects.create(name=f"s-{uuid.uuid4().hex[:8]}", topic=name)
         life = checkpoint.incarnation(stream, str(answer[name].result(20).topic_id))
-        return Place(name, stream.name, f"g-{name}", write_log(stream, life, model))
+        return Place(name, stream.name, f"g-{name}", write_log(stream, life, models))
 
     return prepare
 
@@ -330,6 +351,10 @@ def test_what_is_stored_is_the_same_for_all_batch_sizes_consumers_and_kills(
     assert {row[21] for row in new} == {f"{POLICY} v1"}
     assert any(row[22]["isolation_forest"] for row in new)
     assert not any("isolation_forest" in row[22] for row in old)
+    hours = [json.loads(row) for row in expected["shadow"]]
+    assert sum(row[2] for row in hours) > 0.8 * (n - PARTITIONS * CHANGE) or n < EVENTS
+    assert expected["disagreements"] or n < EVENTS
+    assert any('"score"' in row for row in expected["drift"])
     for size in SIZES_OF[n]:
         for way in (one_killed, three_of_which_one_is_killed):
             place = prepared()
