@@ -21,7 +21,7 @@ LABELS = [
 ]
 DETECTOR_NAMES = {
     "zscore": "Robust z-score", "statistical": "z-score", "online": "Online detector",
-    "isolation_forest": "Isolation Forest", "lof": "Local Outlier Factor",
+    "isolation_forest": "Isolation Forest", "local_outlier_factor": "Local Outlier Factor",
     "one_class_svm": "One-Class SVM",
 }  # fmt: skip
 MARK_LIMIT = 400

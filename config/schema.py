@@ -115,11 +115,29 @@ class Kafka(Section):
         return {key: value for key, value in given.items() if value is not None}
 
 
+Contamination = Annotated[float, Field(gt=0, lt=0.5)]
+
+
 class IsolationForest(Section):
     enabled: bool = True
-    contamination: Annotated[float, Field(gt=0, le=0.5)] = 0.01
+    contamination: Contamination = 0.01
     n_estimators: Annotated[int, Field(ge=1, le=2_000)] = 100
     max_samples: Annotated[int, Field(ge=2, le=100_000)] = 256
+
+
+class LocalOutlierFactor(Section):
+    enabled: bool = True
+    contamination: Contamination = 0.01
+    n_neighbors: Annotated[int, Field(ge=1, le=100)] = 20
+    max_reference: Annotated[int, Field(ge=200, le=10_000)] = 1_000
+
+
+class OneClassSvm(Section):
+    enabled: bool = True
+    contamination: Contamination = 0.01
+    nu: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    gamma: Positive | Literal["scale"] = "scale"
+    max_samples: Annotated[int, Field(ge=100, le=20_000)] = 3_000
 
 
 class Statistical(Section):
@@ -134,6 +152,8 @@ class Online(Section):
 
 class Detectors(Section):
     isolation_forest: IsolationForest = IsolationForest()
+    local_outlier_factor: LocalOutlierFactor = LocalOutlierFactor()
+    one_class_svm: OneClassSvm = OneClassSvm()
     statistical: Statistical = Statistical()
     online: Online = Online()
 

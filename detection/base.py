@@ -90,6 +90,11 @@ class ModelDetector(Protocol):
 
     name: str
 
+    @property
+    def columns(self) -> int:
+        """k: how many numbers a row has."""
+        ...
+
     @classmethod
     def fit(cls, features: FloatArray, *, seed: int, **params: Any) -> Self:
         """Train on rows [n, k] in order of time; equal rows and seed give an equal model."""
@@ -97,6 +102,17 @@ class ModelDetector(Protocol):
 
     def oddness(self, features: FloatArray) -> FloatArray:
         """Calibrated oddness float64[n] of rows [n, k]; each row on its own."""
+        ...
+
+    def contributions(self, features: FloatArray) -> FloatArray:
+        """What made each row [n, k] odd: shares ≥ 0 of the columns, which sum to 1.
+
+        All 0 for a row that isn't odd to this model, or holds a nan.
+        """
+        ...
+
+    def nearest(self, features: FloatArray) -> FloatArray:
+        """The nearest normal training row to each, [n, k]; nan where a row holds a nan."""
         ...
 
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -24,6 +24,8 @@ DEFAULT_WEIGHTS: Mapping[str, float] = {
     "online": 1.0,
     "zscore": 1 / 8,
     "isolation_forest": 0.6,
+    "local_outlier_factor": 0.6,
+    "one_class_svm": 0.6,
 }
 OTHER_WEIGHT = 0.6
 

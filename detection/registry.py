@@ -7,6 +7,8 @@ from typing import Any
 
 from detection.base import ModelDetector, SeriesDetector
 from detection.detectors.isolation_forest import IsolationForestDetector
+from detection.detectors.local_outlier_factor import LocalOutlierFactorDetector
+from detection.detectors.one_class_svm import OneClassSvmDetector
 from detection.detectors.online import OnlineDetector
 from detection.detectors.zscore import ZScoreDetector
 from detection.errors import UnknownDetector
@@ -18,6 +20,8 @@ SERIES_DETECTORS: Mapping[str, type[SeriesDetector]] = {
 
 MODEL_DETECTORS: Mapping[str, type[ModelDetector]] = {
     IsolationForestDetector.name: IsolationForestDetector,
+    LocalOutlierFactorDetector.name: LocalOutlierFactorDetector,
+    OneClassSvmDetector.name: OneClassSvmDetector,
 }
 
 

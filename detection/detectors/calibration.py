@@ -18,6 +18,19 @@ TAIL_QUANTILE = 0.95
 _KNOTS = 200
 
 
+def split(
+    features: FloatArray, holdout: float, contamination: float
+) -> tuple[FloatArray, FloatArray]:
+    """(rows to train on, rows to calibrate with): the last `holdout` share, in order of time.
+
+    NotEnoughData where either part is too small.
+    """
+    kept = len(features) - int(holdout * len(features))
+    if kept < 2 or (len(features) - kept) * (1.0 - contamination) < LEAST_ROWS:
+        raise NotEnoughData(f"{len(features)} rows are too few to train and to calibrate")
+    return features[:kept], features[kept:]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TailCalibration:
     """p(raw) = probability that a normal event is this odd; oddness o = −log10(p) / 4.

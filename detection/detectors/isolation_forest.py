@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.base import FloatArray
-from detection.detectors.calibration import LEAST_ROWS, TailCalibration
+from detection.detectors.calibration import TailCalibration, split
 from detection.detectors.jit import kernel
-from detection.errors import ArtefactIncompatible, NotEnoughData
+from detection.detectors.normal_rows import NormalRows, RobustScale, array, shares
+from detection.errors import ArtefactIncompatible
 
 DEEPEST = 12  # a full binary tree is stored: 2 ** depth leaves
 _EULER = 0.5772156649015329
@@ -64,23 +65,103 @@ def _path_lengths(
         out[start : start + size] = total[:size]
 
 
+@kernel
+def _shortenings(
+    rows: NDArray[np.float32],
+    feature: NDArray[np.uint16],
+    threshold: NDArray[np.float32],
+    expected: FloatArray,
+    out: FloatArray,
+) -> None:
+    """By column [n, k]: how much its splits shorten the paths of a row, negative if they lengthen.
+
+    `expected` [trees, all nodes] is the mean path length of the training rows that reach a node.
+    """
+    inner = feature.shape[1]
+    for i in range(rows.shape[0]):
+        for tree in range(feature.shape[0]):
+            node = np.int64(0)
+            while node < inner:
+                column = feature[tree, node]
+                child = 2 * node + 1 + np.int64(rows[i, column] > threshold[tree, node])
+                out[i, column] += expected[tree, node] - expected[tree, child]
+                node = child
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class IsolationForestDetector:
-    """A trained forest in heap order: node i has the children 2i+1 (x ≤ threshold) and 2i+2.
+class FlatForest:
+    """A forest in heap order: node i has the children 2i+1 (x ≤ threshold) and 2i+2.
 
     `feature` uint16[trees, 2^depth − 1], `threshold` float32 likewise (+inf below a leaf that came
-    early), `leaf` float64[trees, 2^depth]: path lengths. A threshold is scikit-learn's float64,
-    rounded down to float32: for float32 inputs every decision is the same.
+    early), `leaf` float64[trees, 2^depth]: path lengths; `leaf_rows` uint16 likewise: training rows
+    that end there. A threshold is scikit-learn's float64, rounded down to float32: for float32
+    inputs every decision is the same.
     """
 
     feature: NDArray[np.uint16]
     threshold: NDArray[np.float32]
     leaf: FloatArray
+    leaf_rows: NDArray[np.uint16] | None
     normaliser: float
     columns: int
+
+    def raw(self, features: FloatArray) -> FloatArray:
+        """−score_samples of scikit-learn, float64[n] in (0, 1]; ValueError on another k."""
+        lengths = np.empty(len(features))
+        depth = int(self.leaf.shape[1]).bit_length() - 1
+        columns = np.ascontiguousarray(self._single(features).T)
+        _path_lengths(columns, self.feature, self.threshold, self.leaf, depth, lengths)
+        return np.asarray(np.exp2(-lengths / self.normaliser))
+
+    def shortenings(self, features: FloatArray) -> FloatArray:
+        """By column [n, k], summed over trees: how much its splits shorten a row's path.
+
+        A split's shortening is the mean path length of the training rows at its node, less that
+        of those at the child where the row goes; they add up to the mean path length of all, less
+        the row's own (the path attribution of trees by Saabas 2014, for which TreeSHAP averages
+        over orders; DIFFI by Carletti et al. 2023 weighs splits of isolation trees likewise).
+        """
+        out = np.zeros((len(features), self.columns))
+        if self.leaf_rows is not None:
+            rows = np.ascontiguousarray(self._single(features))
+            _shortenings(rows, self.feature, self.threshold, self._expected(), out)
+        return out
+
+    def _single(self, features: FloatArray) -> NDArray[np.float32]:
+        if features.ndim != 2 or features.shape[1] != self.columns:
+            raise ValueError(f"features {features.shape}, the forest needs [n, {self.columns}]")
+        with np.errstate(over="ignore"):
+            return features.astype(np.float32)
+
+    def _expected(self) -> FloatArray:
+        """Mean path length of the training rows that reach a node, [trees, 2^(depth + 1) − 1]."""
+        rows, mean = np.asarray(self.leaf_rows, np.float64), self.leaf
+        levels = [mean]
+        while rows.shape[1] > 1:
+            below = rows[:, ::2] + rows[:, 1::2]
+            total = rows[:, ::2] * mean[:, ::2] + rows[:, 1::2] * mean[:, 1::2]
+            mean = np.divide(total, below, out=np.zeros_like(total), where=below > 0)
+            rows = below
+            levels.append(mean)
+        return np.ascontiguousarray(np.concatenate(levels[::-1], axis=1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IsolationForestDetector:
+    """A trained forest: a row is odd whose paths to a leaf are short.
+
+    A model of an earlier Vigil has no `leaf_rows` and no `normal`: it scores, and explains nothing.
+    """
+
+    forest: FlatForest
+    normal: NormalRows | None
     calibration: TailCalibration
 
     name = "isolation_forest"
+
+    @property
+    def columns(self) -> int:
+        return self.forest.columns
 
     @classmethod
     def fit(
@@ -101,30 +182,23 @@ class IsolationForestDetector:
         """
         from sklearn.ensemble import IsolationForest  # slow to import, for training only
 
-        kept = len(features) - int(holdout * len(features))
-        if kept < 2 or (len(features) - kept) * (1.0 - contamination) < LEAST_ROWS:
-            raise NotEnoughData(f"{len(features)} rows are too few to train and to calibrate")
-        forest = IsolationForest(
-            n_estimators=n_estimators,
-            max_samples=min(max_samples, 1 << DEEPEST, kept),
-            contamination=contamination if contamination > 0 else "auto",
-            random_state=seed,
-            n_jobs=1,
-        ).fit(np.ascontiguousarray(features[:kept], dtype=np.float32))
-        bare = flatten(forest)
-        calibration = TailCalibration.fit(bare.raw(features[kept:]), contamination)
-        return cls(
-            bare.feature,
-            bare.threshold,
-            bare.leaf,
-            bare.normaliser,
-            bare.columns,
-            calibration,
+        kept, held_out = split(features, holdout, contamination)
+        forest = flatten(
+            IsolationForest(
+                n_estimators=n_estimators,
+                max_samples=min(max_samples, 1 << DEEPEST, len(kept)),
+                contamination=contamination if contamination > 0 else "auto",
+                random_state=seed,
+                n_jobs=1,
+            ).fit(np.ascontiguousarray(kept, dtype=np.float32))
         )
+        rng = np.random.default_rng(seed)
+        normal = NormalRows.choose(kept, RobustScale.fit(kept), forest.raw, rng)
+        return cls(forest, normal, TailCalibration.fit(forest.raw(held_out), contamination))
 
     def raw(self, features: FloatArray) -> FloatArray:
         """−score_samples of scikit-learn, float64[n] in (0, 1]: 0.5 is usual, high is odd."""
-        return raw_scores(self, features)
+        return self.forest.raw(features)
 
     def oddness(self, features: FloatArray) -> FloatArray:
         """float64[n]; nan for a row that holds a nan."""
@@ -134,64 +208,63 @@ class IsolationForestDetector:
             odd[unknown] = np.nan
         return odd
 
+    def contributions(self, features: FloatArray) -> FloatArray:
+        """Each column's share of what shortens the paths, [n, k]: see `FlatForest.shortenings`.
+
+        Columns that lengthen them have no share. 0 where the paths are as long as usual or longer.
+        """
+        parts = self.forest.shortenings(features)
+        total = np.zeros(len(parts))
+        for column in range(self.columns):
+            total += parts[:, column]
+        odd = (total > 0) & ~np.isnan(features).any(axis=1)
+        return shares(np.maximum(parts, 0.0), odd)
+
+    def nearest(self, features: FloatArray) -> FloatArray:
+        """The nearest normal training row to each, [n, k]; nan for a row that holds a nan."""
+        if self.normal is None:
+            return np.full(features.shape, np.nan)
+        return self.normal.nearest(features)
+
     def arrays(self) -> dict[str, NDArray[Any]]:
-        return {
-            "feature": self.feature,
-            "threshold": self.threshold,
-            "leaf": self.leaf,
-            "normaliser": np.array([self.normaliser]),
+        found: dict[str, NDArray[Any]] = {
+            "feature": self.forest.feature,
+            "threshold": self.forest.threshold,
+            "leaf": self.forest.leaf,
+            "normaliser": np.array([self.forest.normaliser]),
             "columns": np.array([self.columns], dtype=np.int64),
             **self.calibration.arrays(),
         }
+        if self.forest.leaf_rows is not None:
+            found["leaf_rows"] = self.forest.leaf_rows
+        return found if self.normal is None else {**found, **self.normal.arrays()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        try:
-            feature = np.ascontiguousarray(arrays["feature"], np.uint16)
-            threshold = np.ascontiguousarray(arrays["threshold"], np.float32)
-            leaf = np.ascontiguousarray(arrays["leaf"], np.float64)
-            normaliser = float(arrays["normaliser"][0])
-            columns = int(arrays["columns"][0])
-        except KeyError as missing:
-            raise ArtefactIncompatible(f"the model has no array {missing}: retrain it") from None
+        threshold = np.ascontiguousarray(array(arrays, "threshold", 2), np.float32)
+        feature = np.ascontiguousarray(array(arrays, "feature", 2), np.uint16)
+        leaf = array(arrays, "leaf", 2)
+        normaliser, columns = (array(arrays, name, 1) for name in ("normaliser", "columns"))
+        leaf_rows = None
+        if "leaf_rows" in arrays:
+            leaf_rows = np.ascontiguousarray(array(arrays, "leaf_rows", 2), np.uint16)
+        normal = NormalRows.from_arrays(arrays) if "normal" in arrays else None
         shapes_fit = (
-            feature.ndim == 2
-            and threshold.shape == feature.shape
+            threshold.shape == feature.shape
             and leaf.shape == (feature.shape[0], feature.shape[1] + 1)
             and leaf.shape[1] & (leaf.shape[1] - 1) == 0
             and feature.size > 0
-            and int(feature.max()) < columns
+            and len(normaliser) == len(columns) == 1
+            and int(feature.max()) < columns[0]
+            and (leaf_rows is None or leaf_rows.shape == leaf.shape)
+            and (normal is None or normal.scale.columns == columns[0])
         )
         if not shapes_fit:
             raise ArtefactIncompatible("the forest's arrays don't fit together: retrain it")
-        return cls(
-            feature, threshold, leaf, normaliser, columns, TailCalibration.from_arrays(arrays)
+        forest = FlatForest(
+            feature, threshold, leaf, leaf_rows, float(normaliser[0]), int(columns[0])
         )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FlatForest:
-    """A forest without calibration."""
-
-    feature: NDArray[np.uint16]
-    threshold: NDArray[np.float32]
-    leaf: FloatArray
-    normaliser: float
-    columns: int
-
-    def raw(self, features: FloatArray) -> FloatArray:
-        return raw_scores(self, features)
-
-
-def raw_scores(forest: FlatForest | IsolationForestDetector, features: FloatArray) -> FloatArray:
-    """2^(−path lengths / normaliser) of rows [n, k]; ValueError on another k."""
-    if features.ndim != 2 or features.shape[1] != forest.columns:
-        raise ValueError(f"features {features.shape}, the forest needs [n, {forest.columns}]")
-    lengths = np.empty(len(features))
-    depth = int(forest.leaf.shape[1]).bit_length() - 1
-    columns = np.ascontiguousarray(features.T, dtype=np.float32)
-    _path_lengths(columns, forest.feature, forest.threshold, forest.leaf, depth, lengths)
-    return np.asarray(np.exp2(-lengths / forest.normaliser))
+        return cls(forest, normal, TailCalibration.from_arrays(arrays))
 
 
 def flatten(forest: Any) -> FlatForest:
@@ -204,10 +277,11 @@ def flatten(forest: Any) -> FlatForest:
     feature = np.zeros((len(trees), inner), np.uint16)
     threshold = np.full((len(trees), inner), np.inf, np.float32)
     leaf = np.zeros((len(trees), inner + 1))
+    leaf_rows = np.zeros((len(trees), inner + 1), np.uint16)
     for at, tree in enumerate(trees):
-        _place(tree, feature[at], threshold[at], leaf[at], inner)
+        _place(tree, feature[at], threshold[at], leaf[at], leaf_rows[at], inner)
     normaliser = len(trees) * _average_path(int(forest.max_samples_))
-    return FlatForest(feature, threshold, leaf, normaliser, int(forest.n_features_in_))
+    return FlatForest(feature, threshold, leaf, leaf_rows, normaliser, int(forest.n_features_in_))
 
 
 def _place(
@@ -215,6 +289,7 @@ def _place(
     feature: NDArray[np.uint16],
     threshold: NDArray[np.float32],
     leaf: FloatArray,
+    leaf_rows: NDArray[np.uint16],
     inner: int,
 ) -> None:
     pending = [(0, 0, 0)]  # scikit-learn's node, heap position, depth
@@ -230,6 +305,7 @@ def _place(
         while position < inner:  # always to the left, where nothing more is asked
             position = 2 * position + 1
         leaf[position - inner] = depth + _average_path(int(tree.n_node_samples[node]))
+        leaf_rows[position - inner] = tree.n_node_samples[node]
 
 
 def _round_down(value: float) -> np.float32:

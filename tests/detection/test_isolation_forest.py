@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
 from detection.detectors.calibration import TailCalibration
-from detection.detectors.isolation_forest import IsolationForestDetector, flatten
+from detection.detectors.isolation_forest import (
+    IsolationForestDetector,
+    _average_path,
+    flatten,
+)
 from detection.errors import ArtefactIncompatible, NotEnoughData
 
 
@@ -71,3 +78,43 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         IsolationForestDetector.from_arrays({**arrays, "feature": arrays["feature"] + 3})
     with pytest.raises(ArtefactIncompatible, match="retrain"):
         IsolationForestDetector.from_arrays({k: v for k, v in arrays.items() if k != "leaf"})
+
+
+def test_shortenings_add_up_to_the_path_that_is_missing() -> None:
+    """Split by split they lead from the mean path of all to the row's own."""
+    rng = np.random.default_rng(5)
+    train = rng.normal(size=(2000, 4)).astype(np.float32)
+    grown = IsolationForest(n_estimators=40, random_state=2).fit(train)
+    forest = flatten(grown)
+    rows = np.concatenate([rng.normal(size=(50, 4)), rng.normal(size=(20, 4)) * 6])
+    own = -np.log2(forest.raw(rows)) * forest.normaliser
+    usual = 0.0
+    for tree in (e.tree_ for e in grown.estimators_):
+        leaf = tree.children_left < 0
+        ends = tree.n_node_samples[leaf].astype(float)
+        depths = _depths(tree)[leaf]
+        path = depths + np.array([_average_path(int(n)) for n in ends])
+        usual += float((path * ends).sum() / ends.sum())
+    np.testing.assert_allclose(forest.shortenings(rows).sum(axis=1), usual - own, atol=1e-9)
+
+
+def test_a_model_of_an_earlier_vigil_scores_and_explains_nothing() -> None:
+    rows = np.random.default_rng(3).normal(size=(1000, 3))
+    detector = IsolationForestDetector.fit(rows, seed=0, n_estimators=5)
+    new = ("leaf_rows", "normal", "centre", "scale")
+    old = IsolationForestDetector.from_arrays(
+        {name: array for name, array in detector.arrays().items() if name not in new}
+    )
+    assert old.oddness(rows).tobytes() == detector.oddness(rows).tobytes()
+    assert not old.contributions(rows).any()
+    assert np.isnan(old.nearest(rows)).all()
+    assert set(old.arrays()).isdisjoint(new)
+
+
+def _depths(tree: Any) -> NDArray[np.float64]:
+    depth = np.zeros(tree.node_count)
+    for node in range(tree.node_count):  # parents come first
+        for child in (tree.children_left[node], tree.children_right[node]):
+            if child >= 0:
+                depth[child] = depth[node] + 1
+    return depth

@@ -9,13 +9,15 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection
 
 from detection import model_store, training_run
 from detection.history import Interval, leave_out
 from detection.models import ModelVersion, TrainingRun
-from detection.tasks import train_models
+from detection.registry import MODEL_DETECTORS
+from detection.tasks import params_of, train_models
 from streams.connectors.synthetic import JsonEncoder, World, grid
 from streams.models import Series, Stream
 from streams.producer import TopicProducer
@@ -185,17 +187,13 @@ def test_a_run_whose_worker_died_is_marked_failed_at_the_next_start(stream: Stre
 
 
 def test_the_task_trains_what_is_due_and_nothing_else(stream: Stream, kafka: str) -> None:
-    (line,) = train_models()
-    assert "v1 of raw (every metric): champion, 2,700 rows" in line
+    assert all(" of raw (every metric): " in line for line in trained("v1", "champion, 2,700 rows"))
     assert train_models() == []
     ModelVersion.objects.update(created_at=dt.datetime.now(dt.UTC) - dt.timedelta(hours=25))
-    (line,) = train_models()
-    assert "v2 of raw (every metric): candidate" in line
+    trained("v2", "candidate")
     fill(kafka, stream.topic, steps=1_800, first=600)
-    (line,) = train_models()
-    assert "v3 of raw (every metric): champion" in line
-    (line,) = train_models(force=True, seed=4)
-    assert "v4 of raw (every metric): candidate" in line
+    trained("v3", "champion")
+    trained("v4", "candidate", force=True, seed=4)
 
 
 def test_the_task_waits_for_history_without_a_row_at_every_look(
@@ -204,18 +202,28 @@ def test_the_task_waits_for_history_without_a_row_at_every_look(
     stream = Stream.objects.create(name="raw", topic=topic(1))
     assert train_models() == []
     fill(kafka, stream.topic, steps=200)
-    (line,) = train_models()
-    assert "700 more rows are needed" in line
+    said = train_models()
+    assert len(said) == len(MODEL_DETECTORS)
+    assert all("700 more rows are needed" in line for line in said)
     assert train_models() == []
     fill(kafka, stream.topic, steps=400, first=200)
-    (line,) = train_models()
-    assert "champion" in line
-    assert TrainingRun.objects.count() == 2
+    trained("v1", "champion")
+    assert TrainingRun.objects.count() == 2 * len(MODEL_DETECTORS)
 
 
-def test_a_stored_model_can_be_loaded_for_scoring(stream: Stream) -> None:
-    run("train")
-    row = model_store.champion(stream, "", "isolation_forest")
+@pytest.mark.parametrize("algorithm", sorted(MODEL_DETECTORS))
+def test_a_stored_model_can_be_loaded_for_scoring(stream: Stream, algorithm: str) -> None:
+    run("train", "--algorithm", algorithm)
+    row = model_store.champion(stream, "", algorithm)
     assert row is not None
     _, detector = model_store.load(row.pk)
-    assert detector.name == "isolation_forest"
+    assert detector.name == algorithm
+    assert row.manifest["params"] == params_of(settings.VIGIL, algorithm)
+
+
+def trained(version: str, state: str, **given: Any) -> list[str]:
+    """What the task says of a model for each algorithm."""
+    said = train_models(**given)
+    assert [line.split()[0] for line in said] == sorted(MODEL_DETECTORS)
+    assert all(f" {version} of " in line and f": {state}" in line for line in said), said
+    return said
