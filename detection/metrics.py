@@ -56,6 +56,20 @@ class Hits:
         )
 
 
+def onsets(over: BoolArray, time_us: IntArray, quiet: int, max_gap_us: float) -> IntArray:
+    """Indices of the events that open an episode, int64: see `detection.episodes`.
+
+    `over` bool[n], `time_us` int64[n]. An episode ends after `quiet` events below the threshold, or
+    at a longer gap in time.
+    """
+    at = np.flatnonzero(over).astype(np.int64)
+    if not len(at):
+        return at
+    parts = np.cumsum(np.diff(time_us, prepend=time_us[:1]) > max_gap_us)[at]
+    begins = (np.diff(at) > quiet) | (np.diff(parts) > 0)
+    return np.asarray(at[np.concatenate([[True], begins])])
+
+
 def by_event(flagged: BoolArray, label: BoolArray) -> Hits:
     """Each event on its own: `flagged` and `label` bool[n]."""
     right = int((flagged & label).sum())

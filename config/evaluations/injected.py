@@ -55,11 +55,11 @@ def run(config: VigilConfig, options: dict[str, Any], out: OutputWrapper) -> Non
     by_kind: dict[str, list[int]] = {kind: [] for kind in kinds}
     try:
         for group, seed, original in _series(options):
-            made, faults = _with_faults(original, kinds, seed, options["each"])
+            made, faults = with_faults(original, kinds, seed, options["each"])
             if not faults:
                 continue
             scored = scorer.run(made)
-            found = delays(scored.onset, _spans(faults))
+            found = delays(scored.onset, spans(faults))
             for fault, delay in zip(faults, found.tolist(), strict=True):
                 by_kind[fault.kind].append(delay)
             for tally in (whole, groups[group]):
@@ -67,7 +67,7 @@ def run(config: VigilConfig, options: dict[str, Any], out: OutputWrapper) -> Non
                     scored.score,
                     scored.onset,
                     scored.flagged,
-                    _spans(faults),
+                    spans(faults),
                     scored.time_us / 1e6,
                     start=START,
                 )
@@ -96,26 +96,14 @@ def run(config: VigilConfig, options: dict[str, Any], out: OutputWrapper) -> Non
     report.deliver("injected", settings, metrics, options)
 
 
-def _series(options: dict[str, Any]) -> list[tuple[str, int, Recording]]:
-    """(group, seed, series without faults)."""
-    if options["path"] is not None:
-        read = [read_recording(file) for file in recordings(options["path"])]
-        return [(r.category, seed, r) for r in read for seed in range(options["seeds"])]
-    return [
-        (name, seed, series.shape_recording(name, seed, options["events"]))
-        for name in series.chosen_shapes(options)
-        for seed in range(options["seeds"])
-    ]
-
-
-def _with_faults(
-    original: Recording, kinds: list[str], seed: int, each: int
+def with_faults(
+    original: Recording, kinds: list[str] | None, seed: int, each: int
 ) -> tuple[Recording, tuple[Fault, ...]]:
     """The recording with faults; none where it has no room for one."""
     if len(original.value) <= START:
         return original, ()
     try:
-        injected = inject(original.value, seed=seed, kinds=kinds, each=each, start=START)
+        injected = inject(original.value, seed=seed, kinds=kinds or KINDS, each=each, start=START)
     except ValueError:
         return original, ()
     made = Recording(
@@ -128,8 +116,21 @@ def _with_faults(
     return made, injected.faults
 
 
-def _spans(faults: tuple[Fault, ...]) -> IntArray:
+def spans(faults: tuple[Fault, ...]) -> IntArray:
+    """Their places, int64 [k, 2]."""
     return np.array([[fault.start, fault.end] for fault in faults], dtype=np.int64).reshape(-1, 2)
+
+
+def _series(options: dict[str, Any]) -> list[tuple[str, int, Recording]]:
+    """(group, seed, series without faults)."""
+    if options["path"] is not None:
+        read = [read_recording(file) for file in recordings(options["path"])]
+        return [(r.category, seed, r) for r in read for seed in range(options["seeds"])]
+    return [
+        (name, seed, series.shape_recording(name, seed, options["events"]))
+        for name in series.chosen_shapes(options)
+        for seed in range(options["seeds"])
+    ]
 
 
 def _kind(found: list[int]) -> dict[str, Any]:

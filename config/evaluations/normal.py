@@ -13,8 +13,9 @@ from config.evaluations import report, series
 from config.offline import OfflineScorer, Scored
 from config.schema import VigilConfig
 from detection import shapes
-from detection.base import FloatArray, IntArray
+from detection.base import IntArray
 from detection.ensemble import score_from_oddness
+from detection.metrics import onsets
 
 HELP = "false alarms on twenty shapes of normal data"
 AFTER = (2_000, 10_000)
@@ -72,29 +73,15 @@ def run(config: VigilConfig, options: dict[str, Any], out: OutputWrapper) -> Non
     report.deliver("normal", settings, metrics, options)
 
 
-def onsets_alone(
-    oddness: FloatArray, time_us: IntArray, threshold: float, quiet: int, max_gap_us: float
-) -> IntArray:
-    """Indices of the onsets that one oddness float64[n] alone would give: see `episodes`."""
-    with np.errstate(invalid="ignore"):
-        at = np.flatnonzero(score_from_oddness(oddness) >= threshold)
-    if not len(at):
-        return at
-    gaps = np.diff(time_us, prepend=time_us[:1]) > max_gap_us
-    parts = np.cumsum(gaps)[at]
-    begins = (np.diff(at) > quiet) | (np.diff(parts) > 0)
-    return np.asarray(at[np.concatenate([[True], begins])])
-
-
 def _onsets(config: VigilConfig, scorer: OfflineScorer, scored: Scored) -> dict[str, IntArray]:
     detection = config.anomaly_detection
     gains = scorer.settings["weights"]
     found = {ENSEMBLE: np.flatnonzero(scored.onset)}
     for column, name in enumerate(scored.names):
-        found[name] = onsets_alone(
-            gains[name] * scored.votes[:, column],
+        score = score_from_oddness(gains[name] * scored.votes[:, column])
+        found[name] = onsets(
+            np.nan_to_num(score) >= detection.threshold,
             scored.time_us,
-            detection.threshold,
             detection.episode_quiet_events,
             detection.max_gap_s * 1e6,
         )

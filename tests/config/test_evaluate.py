@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from django.core.management import CommandError, call_command
 
-from config.evaluations.normal import onsets_alone
 from config.offline import OfflineScorer, training_points
-from config.schema import Kafka, VigilConfig
+from config.schema import AnomalyDetection, Kafka, VigilConfig
 from detection.base import FloatArray
-from detection.ensemble import DEFAULT_WEIGHTS
 from detection.evaluation import EvaluationError, Recording
 from detection.injection import KINDS
+from detection.metrics import onsets
 from detection.recurring import BASES, FAULTS
 from tests.architecture.sources import PROJECT
 
@@ -161,22 +161,12 @@ def test_normal_counts_onsets_of_each_detector(tmp_path: Path) -> None:
     assert "heavy_tails" in out.getvalue()
 
 
-def test_onsets_alone_are_those_of_the_engine() -> None:
+def test_onsets_from_scores_are_those_of_the_engine() -> None:
     value = np.random.default_rng(5).standard_t(2, 6000)
     scored = OfflineScorer(VigilConfig(), models=False).run(recording(value))
-    gains = np.array([DEFAULT_WEIGHTS[name] for name in scored.names])
-    strongest = np.fmax.reduce(gains * scored.votes, axis=1)
-    alone = onsets_alone(strongest, scored.time_us, 0.8, 80, 86_400e6)
+    alone = onsets(np.nan_to_num(scored.score) >= 0.8, scored.time_us, 80, 86_400e6)
     assert len(alone) > 3
     assert alone.tolist() == np.flatnonzero(scored.onset).tolist()
-
-
-def test_a_gap_ends_an_episode_for_onsets_alone() -> None:
-    odd = np.zeros(10)
-    odd[[2, 5, 8]] = 2.0
-    time_us = np.array([0, 1, 2, 3, 4, 5, 100, 101, 102, 103])
-    assert onsets_alone(odd, time_us, 0.8, quiet=80, max_gap_us=50).tolist() == [2, 8]
-    assert onsets_alone(odd, time_us, 0.8, quiet=2, max_gap_us=500).tolist() == [2, 5, 8]
 
 
 def test_injected_counts_faults_by_kind(tmp_path: Path) -> None:
@@ -224,3 +214,18 @@ def test_recurring_tells_occurrences_apart(tmp_path: Path) -> None:
     assert metrics["all"]["1st"] > 0.85
     assert metrics["all"]["5th+"] > 0.8
     assert set(metrics) == {"all", *FAULTS, *(f"on {base}" for base in BASES)}
+
+
+def test_weights_come_as_configuration_to_paste(tmp_path: Path) -> None:
+    out, file = StringIO(), tmp_path / "weights.json"
+    arguments = ["--shape", "daily", "--seeds", "1", "--events", "7000", "--no-models"]
+    call_command("evaluate", "weights", *arguments, "--json", str(file), stdout=out)
+    metrics = json.loads(file.read_text())["metrics"]
+    pasted = yaml.safe_load(out.getvalue().partition("To use them:\n")[2])["anomaly_detection"]
+    assert pasted["combine"] == "weighted"
+    assert pasted["threshold"] == pytest.approx(metrics["threshold"], abs=1e-3)
+    assert set(pasted["weights"]) == {"online", "statistical"}
+    detection = AnomalyDetection(**pasted)  # the configuration takes it as it is
+    assert max(detection.weights.values()) == 1.0
+    assert metrics["learnt"]["false_per_10000"] <= 3.0
+    assert metrics["held_out"]["f1"] > 0.5

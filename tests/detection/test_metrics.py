@@ -15,6 +15,7 @@ from detection.metrics import (
     by_episode,
     by_event,
     delays,
+    onsets,
     slopes,
     vus_pr,
 )
@@ -26,6 +27,15 @@ def marks(*at: int, n: int = 100) -> np.ndarray:
     out = np.zeros(n, dtype=np.bool_)
     out[list(at)] = True
     return out
+
+
+def test_an_onset_opens_and_quiet_or_a_gap_closes() -> None:
+    over = marks(2, 5, 8, n=10)
+    time_us = np.array([0, 1, 2, 3, 4, 5, 100, 101, 102, 103])
+    assert onsets(over, time_us, quiet=80, max_gap_us=50).tolist() == [2, 8]
+    assert onsets(over, time_us, quiet=2, max_gap_us=500).tolist() == [2, 5, 8]
+    assert onsets(over, time_us, quiet=3, max_gap_us=500).tolist() == [2]
+    assert onsets(marks(n=10), time_us, 3, 50).tolist() == []
 
 
 def test_events_are_counted_one_by_one() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from config.evaluations import injected, nab, normal, recurring
+from config.evaluations import injected, labels, nab, normal, recurring, weights
 
 # Each module has HELP, add_arguments(parser) and run(config, options, out).
 KINDS: dict[str, ModuleType] = {
@@ -16,11 +16,15 @@ KINDS: dict[str, ModuleType] = {
     "normal": normal,
     "injected": injected,
     "recurring": recurring,
+    "labels": labels,
+    "weights": weights,
 }
 
 
 class Command(BaseCommand):
-    help = "Score recordings with the product's own code and the configuration; needs no server."
+    help = (
+        "How good the configured detection is, by the product's own code; `labels` needs servers."
+    )
     requires_system_checks = ()  # they may ask servers
 
     def add_arguments(self, parser: CommandParser) -> None:
