@@ -23,6 +23,7 @@ from detection.evaluation import EvaluationError, Recording
 from detection.injection import KINDS
 from detection.metrics import onsets
 from detection.recurring import BASES, FAULTS
+from detection.registry import MODEL_DETECTORS
 from tests.architecture.sources import PROJECT
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -128,17 +129,19 @@ def test_models_train_on_the_recordings_own_past() -> None:
     value[2500:2503] = 150.0
     with_models = OfflineScorer(VigilConfig())
     scored = with_models.run(recording(value))
-    assert scored.names[-1] == "isolation_forest"
-    forest = scored.votes[:, -1]
+    stored = sorted(MODEL_DETECTORS)
+    assert sorted(scored.names[-len(stored) :]) == stored
     first = training_points(3000)[0]
-    assert np.isnan(forest[:first]).all()
-    assert np.isfinite(forest[first:]).all()
-    assert forest[2500] > np.quantile(forest[first:], 0.99)
+    for name in stored:
+        vote = scored.votes[:, scored.names.index(name)]
+        assert np.isnan(vote[:first]).all()
+        assert np.isfinite(vote[first:]).all()
+        assert vote[2500] > np.quantile(vote[first:], 0.99)
     # the model knows nothing of what comes later
     other = OfflineScorer(VigilConfig()).run(recording(value[:2600]))
     np.testing.assert_array_equal(other.votes, scored.votes[:2600])
     without = OfflineScorer(VigilConfig(), models=False).run(recording(value))
-    assert "isolation_forest" not in without.names
+    assert not set(without.names) & set(stored)
     np.testing.assert_array_equal(without.votes, scored.votes[:, : len(without.names)])
 
 
