@@ -17,6 +17,7 @@ from config.schema import VigilConfig
 from detection.ensemble import weights_for
 from detection.errors import DetectionError
 from detection.model_store import load
+from detection.registry import compile_models
 from detection.scoring import LoadedModel, ScoringEngine
 from detection.versions import VersionKeeper, compile_version
 from streams.codec import Codec
@@ -98,6 +99,7 @@ def warm_up(config: VigilConfig) -> None:
     payload = {**scoring_base(config), "time_zone": "UTC", "policies": [], "models": []}
     version = compile_version(0, payload, load_model)
     engine.attach(0)
+    compile_models()  # a champion may come at any time
     for _ in range(2):
         batch = codec.decode([_Sample(body)]).batch
         engine.process(batch, version, {})

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from detection.base import ModelDetector, SeriesDetector
-from detection.detectors.isolation_forest import IsolationForestDetector
-from detection.detectors.local_outlier_factor import LocalOutlierFactorDetector
-from detection.detectors.one_class_svm import OneClassSvmDetector
+from detection.detectors.isolation_forest import FlatForest, IsolationForestDetector
+from detection.detectors.local_outlier_factor import LocalOutlierFactorDetector, Neighbourhood
+from detection.detectors.one_class_svm import OneClassSvmDetector, SupportVectors
 from detection.detectors.online import OnlineDetector
 from detection.detectors.zscore import ZScoreDetector
 from detection.errors import UnknownDetector
@@ -46,6 +48,17 @@ def model_detector(name: str) -> type[ModelDetector]:
         return MODEL_DETECTORS[name]
     except KeyError:
         raise UnknownDetector(_unknown(name, MODEL_DETECTORS)) from None
+
+
+def compile_models() -> None:
+    """Compile what stored models score with, or load it from the cache, before the first batch."""
+    row = np.zeros((1, 1))
+    stump = np.zeros((1, 1))
+    FlatForest(
+        stump.astype(np.uint16), stump.astype(np.float32), np.ones((1, 2)), None, 1.0, 1
+    ).raw(row)
+    Neighbourhood(row, np.ones(1), np.ones(1), 1).factors(row)
+    SupportVectors(row, np.ones(1), 1.0, 1.0).log_scores(row)
 
 
 def _unknown(name: str, known: Mapping[str, object]) -> str:

@@ -94,7 +94,13 @@ def restore(payload: bytes, sha256: str) -> tuple[ModelDetector, dict[str, Any]]
     name = manifest.get("detector")
     if not isinstance(name, str):
         raise ArtefactIncompatible("the model names no detector: retrain it")
-    return model_detector(name).from_arrays(arrays), manifest
+    detector = model_detector(name).from_arrays(arrays)
+    names = manifest["feature_names"]
+    if detector.columns != len(names):
+        raise ArtefactIncompatible(
+            f"the model scores {detector.columns} columns and names {len(names)}: retrain it"
+        )
+    return detector, manifest
 
 
 def _sample(rows: NDArray[np.intp], most: int, seed: int) -> NDArray[np.intp]:

@@ -113,9 +113,12 @@ def sample(rows: FloatArray, most: int, rng: np.random.Generator) -> FloatArray:
 
 
 def array(arrays: Mapping[str, NDArray[Any]], name: str, dimensions: int) -> FloatArray:
-    """A stored array as float64; ArtefactIncompatible where it is none of so many dimensions."""
+    """A stored array as float64; ArtefactIncompatible where it is none of so many dimensions.
+
+    A copy: of an array that can't be written every kernel would be compiled a second time.
+    """
     try:
-        found = np.ascontiguousarray(arrays[name], np.float64)
+        found: FloatArray = np.array(arrays[name], np.float64, order="C")
     except KeyError:
         raise ArtefactIncompatible(f"the model has no array {name!r}: retrain it") from None
     if np.ndim(arrays[name]) != dimensions:

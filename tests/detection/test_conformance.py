@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from detection.base import FloatArray, ModelDetector, ScoringInput, SeriesDetector
+from detection.detectors.distance_kernels import log_kernel_sums, neighbours, outlier_factors
+from detection.detectors.isolation_forest import _path_lengths
 from detection.errors import ArtefactIncompatible, NotEnoughData
 from detection.features import FEATURE_NAMES
 from detection.registry import (
     MODEL_DETECTORS,
     SERIES_DETECTORS,
+    compile_models,
     create_series_detector,
     model_detector,
 )
@@ -339,6 +342,23 @@ def test_artefact_round_trips_and_is_small(algorithm: str) -> None:
             wanted = getattr(trained.detector, said)(rows)
             assert getattr(again, said)(rows).tobytes() == wanted.tobytes()
         assert len(trained.payload) <= 600_000 + 20_000 * columns
+
+
+def test_a_loaded_model_finds_its_kernels_compiled(algorithm: str) -> None:
+    compile_models()
+    before = signatures()
+    trained = train(algorithm, history(2000), seed=3)
+    model, _ = restore(trained.payload, trained.sha256)
+    rows = history(10)
+    rows.setflags(write=False)
+    model.oddness(rows)
+    assert signatures() == before
+
+
+def signatures() -> dict[str, int]:
+    """How often each kernel that scores stored models was compiled in this process."""
+    kernels = (_path_lengths, neighbours, outlier_factors, log_kernel_sums)
+    return {k.__name__: len(k.signatures) for k in kernels}  # type: ignore[attr-defined]
 
 
 def test_training_follows_the_seed(algorithm: str) -> None:

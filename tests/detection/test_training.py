@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detection import artefact
 from detection.base import FloatArray
-from detection.errors import ArtefactCorrupt, NotEnoughData, UnknownDetector
+from detection.detectors.isolation_forest import IsolationForestDetector
+from detection.errors import ArtefactCorrupt, ArtefactIncompatible, NotEnoughData, UnknownDetector
 from detection.features import FEATURE_NAMES
 from detection.registry import create_series_detector, series_detectors
 from detection.training import restore, train
@@ -84,6 +86,15 @@ def test_a_model_of_wide_events_keeps_its_columns() -> None:
         train("isolation_forest", rows, seed=1, columns=columns)
     with pytest.raises(ValueError, match="one name each"):
         train("isolation_forest", rows, seed=1, columns=("a", "b", "a"), space="vector")
+
+
+def test_a_model_of_other_columns_than_it_names_is_refused() -> None:
+    rows = np.random.default_rng(4).normal(0, 1, (1000, 3))
+    made = IsolationForestDetector.fit(rows, seed=1, n_estimators=3)
+    good = train("isolation_forest", history(1000), seed=1, params={"n_estimators": 3})
+    payload, sha256 = artefact.dump(made.arrays(), good.manifest)
+    with pytest.raises(ArtefactIncompatible, match="3 columns and names 10"):
+        restore(payload, sha256)
 
 
 def test_unknown_detectors_name_the_known_ones() -> None:
