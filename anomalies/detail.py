@@ -20,7 +20,8 @@ LABELS = [
     ("expected", "Expected", "known, and no fault", "3"),
 ]
 DETECTOR_NAMES = {
-    "zscore": "Robust z-score", "statistical": "z-score", "online": "Online detector",
+    "zscore": "z-score", "mad": "Median and MAD", "ewma": "EWMA chart", "iqr": "Tukey's fences",
+    "seasonal": "Time of day", "change_point": "Change point", "online": "Online detector",
     "isolation_forest": "Isolation Forest", "local_outlier_factor": "Local Outlier Factor",
     "one_class_svm": "One-Class SVM",
 }  # fmt: skip

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.schema import VigilConfig
-from config.wiring import DETECTOR_OF, load_model, scoring_base
+from config.wiring import load_model, scoring_base
 from detection import episodes
 from detection.base import FloatArray
 from detection.errors import NotEnoughData
@@ -219,11 +219,9 @@ def trained_detectors(config: VigilConfig) -> dict[str, dict[str, Any]]:
     """The enabled detectors that are trained, with their settings."""
     sections = config.anomaly_detection.detectors
     return {
-        DETECTOR_OF.get(name, name): getattr(sections, name).model_dump(
-            mode="json", exclude={"enabled"}
-        )
+        name: getattr(sections, name).model_dump(mode="json", exclude={"enabled"})
         for name in sections.enabled
-        if DETECTOR_OF.get(name, name) in MODEL_DETECTORS
+        if name in MODEL_DETECTORS
     }
 
 

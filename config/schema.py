@@ -47,9 +47,24 @@ def _listed(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+STATISTICAL_METHODS = ("zscore", "mad", "ewma", "iqr", "seasonal")
+
+
+def _methods(value: Any) -> Any:
+    """One method or several, each once."""
+    given = _listed(value)
+    names = tuple(given) if isinstance(given, list | tuple) else ()
+    known = all(name in STATISTICAL_METHODS for name in names)
+    if not names or not known or len(set(names)) < len(names):
+        one_of = ", ".join(STATISTICAL_METHODS)
+        raise ValueError(f"one of {one_of}, or a list of them, each once: [zscore, seasonal]")
+    return names
+
+
 Topic = Annotated[str, AfterValidator(_topic)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Methods = Annotated[tuple[str, ...], BeforeValidator(_methods)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -142,8 +157,13 @@ class OneClassSvm(Section):
 
 class Statistical(Section):
     enabled: bool = True
-    method: Literal["zscore"] = "zscore"
+    method: Methods = ("zscore",)
     threshold: Positive = 3.0
+
+
+class ChangePoint(Section):
+    enabled: bool = False
+    threshold: Positive = 8.0
 
 
 class Online(Section):
@@ -155,6 +175,7 @@ class Detectors(Section):
     local_outlier_factor: LocalOutlierFactor = LocalOutlierFactor()
     one_class_svm: OneClassSvm = OneClassSvm()
     statistical: Statistical = Statistical()
+    change_point: ChangePoint = ChangePoint()
     online: Online = Online()
 
     @property
@@ -214,9 +235,10 @@ class AnomalyDetection(Section):
 
     @model_validator(mode="after")
     def _weights_name_detectors(self) -> AnomalyDetection:
-        unknown = sorted(set(self.weights) - set(Detectors.model_fields))
+        names = (*Detectors.model_fields, *STATISTICAL_METHODS)
+        unknown = sorted(set(self.weights) - set(names))
         if unknown:
-            known = ", ".join(Detectors.model_fields)
+            known = ", ".join(names)
             raise ValueError(f"weights only for known detectors ({known}), not {unknown[0]!r}")
         if not self.detectors.enabled:
             raise ValueError("at least one enabled detector")

@@ -29,9 +29,6 @@ from streams.runner import Lane, Runner, RunnerSettings, utc_now
 from streams.series import SeriesIndex
 from streams.status import StatusReporter
 
-# The configuration speaks of methods, the registry of detectors.
-DETECTOR_OF = {"statistical": "zscore"}
-
 # What a person can mend: told as a sentence, without a traceback.
 KNOWN_ERRORS = (StreamsError, DetectionError)
 
@@ -48,12 +45,16 @@ class RunOptions:
 def scoring_base(config: VigilConfig) -> dict[str, Any]:
     """The configuration's part of a scoring version: detectors, ensemble, episodes."""
     detection = config.anomaly_detection
-    detectors = {
-        DETECTOR_OF.get(name, name): options
-        for name, options in detection.detectors.model_dump(mode="json").items()
-    }
+    detectors = detection.detectors.model_dump(mode="json")
+    given = dict(detection.weights)
+    # The configuration speaks of statistical methods, the registry of one detector for each; a
+    # weight of "statistical" is that of every method without one of its own.
+    options = detectors.pop("statistical")
+    methods = options.pop("method")
+    detectors |= {method: dict(options) for method in methods}
+    if "statistical" in given:
+        given = dict.fromkeys(methods, given.pop("statistical")) | given
     names = sorted(detectors)
-    given = {DETECTOR_OF.get(name, name): w for name, w in detection.weights.items()}
     weights = dict(zip(names, map(float, weights_for(names, given)), strict=True))
     return {
         "detectors": detectors,

@@ -8,16 +8,26 @@ from typing import Any
 import numpy as np
 
 from detection.base import ModelDetector, SeriesDetector
+from detection.detectors.change_point import ChangePointDetector
+from detection.detectors.ewma import EwmaDetector
+from detection.detectors.iqr import IqrDetector
 from detection.detectors.isolation_forest import FlatForest, IsolationForestDetector
 from detection.detectors.local_outlier_factor import LocalOutlierFactorDetector, Neighbourhood
+from detection.detectors.mad import MadDetector
 from detection.detectors.one_class_svm import OneClassSvmDetector, SupportVectors
 from detection.detectors.online import OnlineDetector
+from detection.detectors.seasonal import SeasonalDetector
 from detection.detectors.zscore import ZScoreDetector
 from detection.errors import UnknownDetector
 
 SERIES_DETECTORS: Mapping[str, type[SeriesDetector]] = {
     OnlineDetector.name: OnlineDetector,
     ZScoreDetector.name: ZScoreDetector,
+    MadDetector.name: MadDetector,
+    EwmaDetector.name: EwmaDetector,
+    IqrDetector.name: IqrDetector,
+    SeasonalDetector.name: SeasonalDetector,
+    ChangePointDetector.name: ChangePointDetector,
 }
 
 MODEL_DETECTORS: Mapping[str, type[ModelDetector]] = {

@@ -12,13 +12,11 @@ from config.evaluations import report, series
 from config.evaluations.injected import START, spans, with_faults
 from config.offline import OfflineScorer
 from config.schema import VigilConfig
-from config.wiring import DETECTOR_OF
 from detection.ensemble import oddness_from_score
 from detection.errors import DetectionError
 from detection.weights import Judged, Learnt, Rules, Sample, figures, learn
 
 HELP = "weights learnt on injected faults, and on a stream's labels"
-_SECTION_OF = {detector: section for section, detector in DETECTOR_OF.items()}
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -140,10 +138,8 @@ def _figures(found: Learnt) -> dict[str, float | None]:
 
 
 def _yaml(found: Learnt) -> str:
-    """What belongs into config.yaml; sections have names of their own there."""
-    weights = ", ".join(
-        f"{_SECTION_OF.get(name, name)}: {weight:.4g}" for name, weight in found.weights.items()
-    )
+    """What belongs into config.yaml."""
+    weights = ", ".join(f"{name}: {weight:.4g}" for name, weight in found.weights.items())
     return (
         "anomaly_detection:\n"
         f"  combine: {found.method}\n"

@@ -227,7 +227,7 @@ def test_weights_come_as_configuration_to_paste(tmp_path: Path) -> None:
     pasted = yaml.safe_load(out.getvalue().partition("To use them:\n")[2])["anomaly_detection"]
     assert pasted["combine"] == "weighted"
     assert pasted["threshold"] == pytest.approx(metrics["threshold"], abs=1e-3)
-    assert set(pasted["weights"]) == {"online", "statistical"}
+    assert set(pasted["weights"]) == {"online", "zscore"}
     detection = AnomalyDetection(**pasted)  # the configuration takes it as it is
     assert max(detection.weights.values()) == 1.0
     assert metrics["learnt"]["false_per_10000"] <= 3.0

@@ -47,7 +47,7 @@ def test_the_documented_keys_and_defaults() -> None:
         "ensemble",
         0.8,
     )
-    assert config.anomaly_detection.detectors.statistical.method == "zscore"
+    assert config.anomaly_detection.detectors.statistical.method == ("zscore",)
     assert config.anomaly_detection.detectors.statistical.threshold == 3.0
     assert (config.dashboard.port, config.dashboard.websocket_enabled) == (8000, True)
     assert config.streams == (Stream(name="raw-data"),)
@@ -84,6 +84,10 @@ def test_environment_wins_over_file_and_file_over_embedded(written: Any) -> None
         ("VIGIL_ANOMALY_DETECTION__WEIGHTS", '{"online": 2}', "anomaly_detection.weights",
          {"online": 2.0}),
         ("VIGIL_ANOMALY_DETECTION__COMBINE", "vote", "anomaly_detection.combine", "vote"),
+        ("VIGIL_ANOMALY_DETECTION__DETECTORS__STATISTICAL__METHOD", "mad, seasonal",
+         "anomaly_detection.detectors.statistical.method", ("mad", "seasonal")),
+        ("VIGIL_ANOMALY_DETECTION__DETECTORS__CHANGE_POINT__ENABLED", "true",
+         "anomaly_detection.detectors.change_point.enabled", True),
         ("VIGIL_CONSUMER__METRICS_PORT", "9101", "consumer.metrics_port", 9101),
         ("VIGIL_API__TOKEN", "let-me-in", "api.token", SecretStr("let-me-in")),
     ],
@@ -118,6 +122,11 @@ def test_a_variable_that_is_set_and_empty_counts_as_unset(written: Any) -> None:
         ("anomaly_detection: {threshold: 2}", ["detection.threshold", "less than or equal to 1"]),
         ("anomaly_detection: {emit: some}", ["found:   'some'", "'anomalies' or 'all'"]),
         ("anomaly_detection: {weights: {foo: 1}}", ["known detectors", "'foo'"]),
+        ("anomaly_detection: {detectors: {statistical: {method: arima}}}",
+         ["detectors.statistical.method", "'arima'", "zscore, mad, ewma, iqr, seasonal"]),
+        ("anomaly_detection: {detectors: {statistical: {method: [mad, mad]}}}", ["each once"]),
+        ("anomaly_detection: {detectors: {statistical: {method: []}}}", ["or a list of them"]),
+        ("anomaly_detection: {detectors: {statistical: {method: 3}}}", ["found:   3", "iqr"]),
         ("streams: [{name: a, time_zone: Mars/X}]", ["streams.0.time_zone", "Europe/Berlin"]),
         ("streams: [{name: a, mapping: {sorce: x}}]", ["streams.0.mapping.sorce", "source?"]),
         ("streams: []", ["streams", "at least one stream"]),

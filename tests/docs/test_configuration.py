@@ -40,6 +40,8 @@ class Key:
         if self.field.is_required():
             return "required"
         value = self.field.default
+        if self.dotted.endswith("statistical.method"):  # one may stand without a list
+            value = value[0]
         return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
     @property
