@@ -46,13 +46,19 @@ def _distances(row: FloatArray, stored: FloatArray, start: int, out: FloatArray)
             u, v, w, x = p - first[j], q - second[j], r - third[j], s - fourth[j]
             out[j] = (((out[j] + u * u) + v * v) + w * w) + x * x
         c += 4
-    while c < k:
+    if c + 2 <= k:
+        p, q = row[c], row[c + 1]
+        first, second = stored[c, start : start + TILE], stored[c + 1, start : start + TILE]
+        for j in range(TILE):
+            u, v = p - first[j], q - second[j]
+            out[j] = (out[j] + u * u) + v * v
+        c += 2
+    if c < k:
         p = row[c]
         first = stored[c, start : start + TILE]
         for j in range(TILE):
             u = p - first[j]
             out[j] += u * u
-        c += 1
 
 
 @kernel
@@ -124,9 +130,11 @@ def _select(
         else:
             under = middle
     found = 0
-    for j in range(bits.shape[0]):
-        near[found] = j
-        found += bits[j] <= limit
+    for j in range(TILE):
+        if low[j] <= limit:
+            for at in range(j, bits.shape[0], TILE):
+                near[found] = at
+                found += bits[at] <= limit
     if found > TILE:
         _by_heap(distance, squared, index)
         return

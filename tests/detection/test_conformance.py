@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -362,8 +364,8 @@ def test_a_loaded_model_finds_its_kernels_compiled(algorithm: str) -> None:
 
 def signatures() -> dict[str, int]:
     """How often each kernel that scores stored models was compiled in this process."""
-    kernels = (_path_lengths, neighbours, outlier_factors, log_kernel_sums)
-    return {k.__name__: len(k.signatures) for k in kernels}  # type: ignore[attr-defined]
+    kernels: tuple[Any, ...] = (_path_lengths, neighbours, outlier_factors, log_kernel_sums)
+    return {kernel.__name__: len(kernel.signatures) for kernel in kernels}
 
 
 def test_training_follows_the_seed(algorithm: str) -> None:

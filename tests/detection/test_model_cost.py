@@ -1,4 +1,4 @@
-"""What stored models cost, in CPU time: `pytest -s tests/detection/test_model_cost.py` prints it."""
+"""What stored models cost in CPU time; `pytest -s tests/detection/test_model_cost.py` prints it."""
 
 from __future__ import annotations
 
