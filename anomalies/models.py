@@ -80,7 +80,7 @@ class Anomaly(models.Model):
     expected_low = models.FloatField(null=True)
     expected_mid = models.FloatField(null=True)
     expected_high = models.FloatField(null=True)
-    threshold = models.FloatField(null=True)
+    threshold = models.FloatField(null=True)  # in effect at the onset: the policy's, or raised
     policy = models.CharField(max_length=140, blank=True, default="", help_text="Name and version.")
     detectors = models.JSONField(default=dict, help_text="{detector: score or null}, at the onset.")
     features = models.JSONField(
@@ -126,7 +126,9 @@ class Anomaly(models.Model):
 class Candidate(models.Model):
     """A near miss: an event that would have been an onset at one of the what-if thresholds.
 
-    Bit i of ``levels`` is set where the event is an onset at ``detection.thresholds.LEVELS[i]``.
+    Bit i of ``levels`` is set where the event is an onset at ``detection.thresholds.LEVELS[i]``;
+    ``WOULD_OPEN`` where it is one at its policy's own threshold, and ``HELD_BACK`` where the
+    policy's budget of onsets then held it back.
     """
 
     series = models.ForeignKey(Series, on_delete=models.CASCADE)

@@ -12,6 +12,7 @@ from django.db import connection
 from django.db.models import Count, Max, Min, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
+from anomalies import quiet
 from anomalies.models import Anomaly, Severity
 from detection.models import ModelVersion
 from streams.models import ConsumerStatus, DeadLetter, PartitionOffset, PipelineStat, Series
@@ -324,6 +325,7 @@ def statistics(now: datetime) -> dict[str, Any]:
             "error_rate": rejects / (events + rejects) if events + rejects else None,
             "last_24_h": last_day,
         },
+        "quiet": quiet.totals(),
         "latency_p95_ms": now_is.latency_p95_ms,
         "lag": now_is.lag,
         "consumers": {"alive": now_is.alive, "partitions": now_is.partitions,

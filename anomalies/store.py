@@ -29,6 +29,7 @@ from detection.ensemble import score_from_oddness
 from detection.features import FEATURE_NAMES
 from detection.scoring import ScoredBatch, ScoringEngine
 from detection.tally import Tallier, Tally
+from detection.thresholds import Policy
 from streams import copybinary, rollups
 from streams.checkpoint import Owned
 from streams.clock import from_us
@@ -73,7 +74,7 @@ WHERE a.id = u.id
 _STAGE_SERIES = """
 CREATE TEMP TABLE IF NOT EXISTS stage_series (
     id bigint, first_at timestamptz, last_at timestamptz, value float8, partition integer,
-    events bigint
+    events bigint, held_back bigint, raised_threshold float8
 ) ON COMMIT DELETE ROWS
 """
 
@@ -87,7 +88,10 @@ UPDATE streams_series AS s SET
                       THEN s.last_partition ELSE s.other_partition END,
     last_partition = u.partition,
     events = CASE WHEN s.last_partition IS NULL OR s.last_partition = u.partition
-             THEN u.events ELSE GREATEST(s.events, u.events) END
+             THEN u.events ELSE GREATEST(s.events, u.events) END,
+    held_back = CASE WHEN s.last_partition IS NULL OR s.last_partition = u.partition
+                THEN u.held_back ELSE GREATEST(s.held_back, u.held_back) END,
+    raised_threshold = NULLIF(u.raised_threshold, 0)
 FROM stage_series AS u
 WHERE s.id = u.id
 """
@@ -257,8 +261,8 @@ class AnomalySink:
             expected_low=expected[0],
             expected_mid=mid,
             expected_high=expected[2],
-            threshold=policy.threshold,
-            policy=f"{policy.name} v{policy.version}" if policy.version else policy.name,
+            threshold=float(out.threshold[i]),
+            policy=_policy_text(policy, float(out.threshold[i])),
             detectors={
                 name: _maybe(v) for name, v in zip(scored.version.names, votes, strict=True)
             },
@@ -440,6 +444,8 @@ class AnomalySink:
             "value": np.ascontiguousarray(rows[:, episodes.R_LAST]),
             "partition": self._engine.slot_partition[slots],
             "events": rows[:, episodes.EVENTS].astype(np.int64),
+            "held_back": rows[:, episodes.HELD].astype(np.int64),
+            "raised_threshold": np.ascontiguousarray(rows[:, episodes.QUIET_NOW]),
         }
 
     def _rollup_rows(
@@ -562,6 +568,14 @@ def _insert(
     text = msgspec.json.encode(documents).decode()
     names = ", ".join(f'"{name}"' for name in columns)
     cursor.execute(statement.format(columns=names).encode(), [text])
+
+
+def _policy_text(policy: Policy, threshold: float) -> str:
+    """Name, version, and why the threshold in effect is not the policy's own."""
+    text = f"{policy.name} v{policy.version}" if policy.version else policy.name
+    if threshold > policy.threshold:
+        text += f", raised from {policy.threshold:g}: {policy.max_onsets_per_day:g} a day"
+    return text[:140]
 
 
 def _maybe(x: float) -> float | None:

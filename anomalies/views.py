@@ -16,7 +16,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_POST
 from django_htmx.middleware import HtmxDetails
 
-from anomalies import detail, feed, health, queries
+from anomalies import detail, feed, health, queries, quiet
 from anomalies.forms import FilterForm, SignInForm
 from anomalies.models import Anomaly
 from streams import history
@@ -77,7 +77,7 @@ def overview(request: HtmxRequest) -> HttpResponse:
     context |= _lanes(request, form, span)
     if target == "lanes":
         return render(request, "anomalies/_partials/lanes.html", context)
-    context |= _strip(span) | _feed(form)
+    context |= _strip(span) | _feed(form) | {"quiet": quiet.totals()}
     page = "_partials/overview.html" if target == "overview" else "overview.html"
     return render(request, f"anomalies/{page}", context)
 
@@ -251,6 +251,7 @@ def series_detail(request: HtmxRequest, pk: int) -> HttpResponse:
     }  # fmt: skip
     if request.htmx and not request.htmx.boosted:
         return render(request, "anomalies/_partials/series_body.html", context)
+    context["quiet"] = quiet.of_series(series)
     return render(request, "anomalies/series_detail.html", context)
 
 

@@ -23,10 +23,9 @@ from detection.errors import NotEnoughData
 from detection.evaluation import BoolArray, EvaluationError, Recording
 from detection.registry import MODEL_DETECTORS
 from detection.scoring import TRUSTED_AFTER, LoadedModel, ScoredBatch, ScoringEngine
-from detection.thresholds import Policy
 from detection.training import train
 from detection.training_run import MIN_ROWS
-from detection.versions import FORMAT, compile_version
+from detection.versions import FORMAT, compile_version, configured_policy
 from streams.codec import Codec
 from streams.series import SeriesIndex
 
@@ -78,7 +77,8 @@ class OfflineScorer:
 
     No policies of the database count: what is scored is the configuration. With `models` the
     enabled stored models are trained on the recording's own features: first when there are enough
-    rows, then whenever the history has grown fourfold; `given` models are used as they are.
+    rows, then whenever the history has grown fourfold; `given` models are used as they are. What
+    detection does by itself is measured without the budget of onsets: `limited` false.
     """
 
     def __init__(
@@ -86,18 +86,20 @@ class OfflineScorer:
         config: VigilConfig,
         *,
         models: bool = True,
+        limited: bool = True,
         given: Sequence[LoadedModel] = (),
         seed: int = 0,
     ) -> None:
         self._engine = ScoringEngine(SeriesIndex())
         self._codec = Codec(self._engine.index)
         self._base = scoring_base(config)
-        policy = Policy("configuration", threshold=self._base["threshold"])
+        if not limited:
+            self._base["max_onsets_per_day"] = 0.0
         payload = {
             "format": FORMAT,
             **self._base,
             "time_zone": "UTC",
-            "policies": [policy.as_dict()],
+            "policies": [configured_policy(self._base).as_dict()],
             "models": [],
         }
         version = compile_version(0, payload, load_model)
@@ -121,6 +123,7 @@ class OfflineScorer:
         weights = self._base["weights"]
         return {
             "threshold": self._base["threshold"],
+            "max_onsets_per_day": self._base["max_onsets_per_day"],
             "combine": self._base["combine"],
             "detectors": list(self.names),
             "weights": {name: weights.get(name, 1.0) for name in self.names},

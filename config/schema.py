@@ -225,6 +225,7 @@ class AnomalyDetection(Section):
     method: Literal["ensemble"] = "ensemble"
     combine: Literal["max", "mean", "weighted", "vote"] = "max"
     threshold: Share = 0.8
+    max_onsets_per_day: NotNegative = 1.0
     emit: Literal["anomalies", "all"] = "anomalies"
     episode_quiet_events: Count = 80
     max_gap_s: Positive = 86_400.0

@@ -19,7 +19,7 @@ class ThresholdPolicyForm(forms.ModelForm[ThresholdPolicy]):
         fields = (
             "name", "enabled", "stream", "source_pattern", "metric_pattern", "priority",
             "threshold", "direction", "min_absolute_deviation", "min_relative_deviation",
-            "medium_from", "high_from", "critical_from",
+            "max_onsets_per_day", "medium_from", "high_from", "critical_from",
         )  # fmt: skip
         help_texts: dict[str, Any] = {
             "direction": "Which way a value must leave its expected band: up, down or both.",
@@ -36,7 +36,8 @@ class ThresholdPolicyForm(forms.ModelForm[ThresholdPolicy]):
             self.add_error("high_from", f"Severity bands must rise: at least {medium:g}.")
         if high is not None and critical is not None and critical < high:
             self.add_error("critical_from", f"Severity bands must rise: at least {high:g}.")
-        for name in ("threshold", "min_absolute_deviation", "min_relative_deviation"):
+        for name in ("threshold", "min_absolute_deviation", "min_relative_deviation",
+                     "max_onsets_per_day"):  # fmt: skip
             value = data.get(name)
             if value is not None and value in (float("inf"), float("-inf")):
                 self.add_error(name, "Write a finite number.")
@@ -48,8 +49,8 @@ class ThresholdPolicyAdmin(admin.ModelAdmin[ThresholdPolicy]):
     """When a score becomes an anomaly. Consumers take a saved policy up within five seconds."""
 
     form = ThresholdPolicyForm
-    list_display = ("name", "enabled", "reach", "threshold", "direction", "priority", "version",
-                    "updated_at")  # fmt: skip
+    list_display = ("name", "enabled", "reach", "threshold", "max_onsets_per_day", "direction",
+                    "priority", "version", "updated_at")  # fmt: skip
     list_filter = ("enabled", "direction", "stream")
     list_select_related = ("stream",)
     search_fields = ("name", "source_pattern", "metric_pattern")
@@ -65,6 +66,10 @@ class ThresholdPolicyAdmin(admin.ModelAdmin[ThresholdPolicy]):
                                              "then the newer one."}),
         ("When it is an anomaly", {"fields": ("threshold", "direction", "min_absolute_deviation",
                                               "min_relative_deviation")}),
+        ("How often at most", {"fields": ("max_onsets_per_day",),
+                               "description": "Onsets of one series and day. What it holds back "
+                                              "is kept as a near miss and counted on the series' "
+                                              "page."}),
         ("How severe it is", {"fields": ("medium_from", "high_from", "critical_from")}),
     )  # fmt: skip
 

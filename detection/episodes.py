@@ -1,8 +1,10 @@
 """Scores to episodes, near misses and minute rollups, one pass per batch over per-series state.
 
 An episode opens at the first event at or over the policy's threshold and closes after a number of
-quiet events or a gap; inside it no second one opens. Everything here depends only on the events of
-one series in order, so batch borders, restarts and other series change nothing.
+quiet events or a gap; inside it no second one opens. A policy's budget of onsets a day raises the
+threshold of a series that would exceed it, judged from that series' own past ("Quiet by default" in
+docs/detection.md). Everything here depends only on the events of one series in order, so batch
+borders, restarts and other series change nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from detection.state import StateComponent
-from detection.thresholds import CANDIDATE_FROM, LEVELS
+from detection.thresholds import CANDIDATE_FROM, HELD_BACK, LEVELS, RUNGS, WOULD_OPEN
 
 NONE, ONSET, EXTEND, RISE = 0, 1, 2, 3
 
@@ -23,6 +25,10 @@ NONE, ONSET, EXTEND, RISE = 0, 1, 2, 3
 EVENTS, LAST_OFFSET, WATERMARK, LAST_TIME, FIRST_TIME = 0, 1, 2, 3, 4
 OPEN, SEQUENCE, QUIET, ONSET_OFFSET, ONSET_TIME, END_TIME, END_OFFSET = 5, 6, 7, 8, 9, 10, 11
 COUNT, PEAK_SCORE, PEAK_VALUE, PEAK_TIME, SEVERITY, EPISODE_DIRTY = 12, 13, 14, 15, 16, 17
+RAISED_TO, HELD = (
+    18,
+    19,
+)  # the open episode's threshold where it was raised, else 0; onsets held back
 MINUTE, FIRST_OFFSET, R_COUNT, R_SCORED, R_MIN, R_MAX, R_SUM, R_LAST = (
     20,
     21,
@@ -37,21 +43,34 @@ R_MAX_SCORE, R_LOW, R_MID, R_HIGH, R_SCORES, R_ONSETS, ROLLUP_DIRTY = 28, 29, 30
 LAST_OVER = 73
 RING_AT, RING = 93, 94
 RING_SIZE = 60
-WIDTH = RING + 2 * RING_SIZE
+# The budget's memory: onsets as they would be at the policy's own threshold and at each rung.
+QUIET_NOW = RING + 2 * RING_SIZE  # the threshold a budget asks for now, 0 where it asks for none
+LAST_RAISED, COUNTED_AT, COUNTED_FOR = QUIET_NOW + 1, QUIET_NOW + 2, QUIET_NOW + 3
+LAST_OWN = QUIET_NOW + 4  # events' number when last over the policy's threshold, then each rung
+LAST_RUNG = LAST_OWN + 1
+COUNT_TOLD = LAST_RUNG + len(RUNGS)  # decayed counts: onsets that opened, own, each rung
+COUNT_OWN, COUNT_RUNG = COUNT_TOLD + 1, COUNT_TOLD + 2
+WIDTH = COUNT_RUNG + len(RUNGS)
 
 SEGMENT_FROM, SEGMENT_TO = MINUTE, ROLLUP_DIRTY
 EPISODE_FROM, EPISODE_TO = OPEN, EPISODE_DIRTY
 
 _LONG_AGO = -1e12
+_DAY = 86_400_000_000.0
+_MEMORY_DAYS, _LEAST_DAYS = 7.0, 2.0
+_FAR = 3.0  # times the threshold's oddness
+_CEILING = 2.0  # times what is allowed: counts go no further, so that noise is forgotten in days
+_RUNG_COUNT = len(RUNGS)
 
 
 def component() -> StateComponent:
     """The declaration of this module's part of a series' state."""
     initial = np.zeros(WIDTH)
     initial[[LAST_OFFSET, MINUTE]] = -1.0
-    initial[[WATERMARK, LAST_TIME]] = _LONG_AGO
+    initial[[WATERMARK, LAST_TIME, LAST_RAISED, COUNTED_AT]] = _LONG_AGO
     initial[LAST_OVER : LAST_OVER + len(LEVELS)] = _LONG_AGO
-    return StateComponent("episodes", 1, initial)
+    initial[LAST_OWN:COUNT_TOLD] = _LONG_AGO
+    return StateComponent("episodes", 2, initial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +85,23 @@ class Limits:
 class Outcome:
     """What a batch did, in event order.
 
-    ``change`` int8 [n] (NONE, ONSET, EXTEND, RISE), ``severity`` int8 [n] (1 low … 4 critical,
-    0 none), ``sequence`` int32 [n] (number of the change within its anomaly), ``onset_offset``
-    int64 [n] (its episode's, -1 none), ``levels`` int32 [n] (bit i: onset at LEVELS[i]), ``late``
-    bool [n]. ``segments`` [m, 1 + SEGMENT_TO − SEGMENT_FROM] are finished rollup rows led by their
-    slot, ``closed`` [c, 1 + EPISODE_TO − EPISODE_FROM] ended episodes; ``*_at`` the index of the
-    event that finished them. ``context`` [o, 2, RING_SIZE] holds µs and values of the series' last
-    events up to each onset, oldest first (µs 0: none yet), ``context_at`` the onset's index.
+    ``change`` int8 [n] (NONE, ONSET, EXTEND, RISE), ``severity`` int8 [n] (1 low … 4 critical, 0
+    below the policy's threshold; an event held back has one), ``sequence`` int32 [n] (number of the
+    change within its anomaly), ``onset_offset`` int64 [n] (its episode's, -1 none), ``threshold``
+    float64 [n] (the one in effect at onsets and rises, else 0), ``levels`` int32 [n] (bit i: onset
+    at LEVELS[i]; WOULD_OPEN, HELD_BACK), ``late`` bool [n].
+
+    ``segments`` [m, 1 + SEGMENT_TO − SEGMENT_FROM] are finished rollup rows led by their slot,
+    ``closed`` [c, 1 + EPISODE_TO − EPISODE_FROM] ended episodes; ``*_at`` the index of the event
+    that finished them. ``context`` [o, 2, RING_SIZE] holds µs and values of the series' last events
+    up to each onset, oldest first (µs 0: none yet), ``context_at`` the onset's index.
     """
 
     change: NDArray[np.int8]
     severity: NDArray[np.int8]
     sequence: NDArray[np.int32]
     onset_offset: NDArray[np.int64]
+    threshold: NDArray[np.float64]
     levels: NDArray[np.int32]
     late: NDArray[np.bool_]
     context: NDArray[np.float64]
@@ -100,14 +123,22 @@ def advance(
     policy: NDArray[np.int32],
     policies: NDArray[np.float64],
     limits: Limits,
+    quiet_events: NDArray[np.float64] | None = None,
 ) -> Outcome:
-    """Move ``state`` [cap, WIDTH] on by ``n`` events; ``score`` is nan while warming up."""
+    """Move ``state`` [cap, WIDTH] on by ``n`` events; ``score`` is nan while warming up.
+
+    ``quiet_events`` float64 [n] says for each event after how many an episode of its kind ends;
+    without it those of ``limits``.
+    """
     n = len(slot)
+    if quiet_events is None:
+        quiet_events = np.full(n, float(limits.quiet_events))
     out = Outcome(
         np.zeros(n, dtype=np.int8),
         np.zeros(n, dtype=np.int8),
         np.zeros(n, dtype=np.int32),
         np.full(n, -1, dtype=np.int64),
+        np.zeros(n),
         np.zeros(n, dtype=np.int32),
         np.zeros(n, dtype=np.bool_),
         np.empty((n, 2, RING_SIZE)),
@@ -128,12 +159,14 @@ def advance(
         policy,
         policies,
         LEVELS,
-        float(limits.quiet_events),
+        RUNGS,
+        quiet_events,
         float(limits.max_gap_us),
         out.change,
         out.severity,
         out.sequence,
         out.onset_offset,
+        out.threshold,
         out.levels,
         out.late,
         out.context,
@@ -148,6 +181,7 @@ def advance(
         out.severity,
         out.sequence,
         out.onset_offset,
+        out.threshold,
         out.levels,
         out.late,
         out.context[:k].copy(),
@@ -173,7 +207,7 @@ def over_threshold(
 
 
 def wanted_levels(levels: NDArray[np.int32]) -> NDArray[np.intp]:
-    """Indices of the events that are near misses worth keeping."""
+    """Indices of the events worth keeping: near misses, and onsets of the policy's threshold."""
     return np.flatnonzero(levels >> CANDIDATE_FROM)
 
 
@@ -190,9 +224,13 @@ def _severity(score: float, p: Any) -> int:
 
 @njit(cache=True, nogil=True)
 def _over(score: float, value: float, mid: float, p: Any) -> Any:
-    """At or over the policy's threshold, in its direction, and far enough from the expected."""
-    if not score >= p[0]:
-        return False
+    """At or over the policy's threshold, and one that the policy speaks of."""
+    return score >= p[0] and _meant(value, mid, p)
+
+
+@njit(cache=True, nogil=True)
+def _meant(value: float, mid: float, p: Any) -> Any:
+    """In the policy's direction, and far enough from the expected."""
     if p[1] == 0.0 and p[2] == 0.0 and p[3] == 0.0:
         return True
     if np.isnan(mid):
@@ -211,6 +249,90 @@ def _over_threshold(score: Any, value: Any, mid: Any, policy: Any, policies: Any
 
 
 @njit(cache=True, nogil=True)
+def _forget(s: Any, now: float, p: Any) -> Any:
+    """Decay the budget's counts up to ``now``; returns how many onsets they may hold.
+
+    The memory is a week, and longer for a budget below one a day; a young series has at least the
+    onsets of two days.
+    """
+    stretch = max(1.0, 1.0 / p[7]) if p[7] > 0.0 else 1.0
+    memory = _MEMORY_DAYS * stretch * _DAY
+    if now > s[COUNTED_AT]:
+        left = np.exp((s[COUNTED_AT] - now) / memory)
+        for j in range(COUNT_TOLD, WIDTH):
+            s[j] *= left
+        s[COUNTED_AT] = now
+    lived = memory * (1.0 - np.exp((s[FIRST_TIME] - now) / memory))
+    return p[7] * max(_LEAST_DAYS * stretch, lived / _DAY)
+
+
+@njit(cache=True, nogil=True)
+def _far(p: Any) -> Any:
+    """The score of _FAR times the oddness of the policy's threshold."""
+    return 1.0 - (1.0 - p[0]) ** _FAR
+
+
+@njit(cache=True, nogil=True)
+def _threshold(s: Any, allowed: float, p: Any, rungs: Any) -> Any:
+    """The lowest threshold that had no more onsets than ``allowed``; inf: none."""
+    found = np.inf
+    if s[COUNT_OWN] <= allowed:
+        found = p[0]
+    else:
+        for j in range(_RUNG_COUNT):
+            if rungs[j] > p[0] and s[COUNT_RUNG + j] <= allowed:
+                found = rungs[j]
+                break
+    if s[COUNT_TOLD] + 1.0 > _CEILING * allowed:
+        found = max(found, _far(p))
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _reseed(s: Any, p: Any, rungs: Any) -> None:
+    """A policy of another threshold: begin with the counts of the highest rung not above it."""
+    if s[COUNTED_FOR] != p[0]:
+        if s[COUNTED_FOR] > 0.0:
+            s[COUNT_OWN] = s[COUNT_RUNG]
+            s[LAST_OWN] = s[LAST_RUNG]
+            for j in range(1, _RUNG_COUNT):
+                if rungs[j] <= p[0]:
+                    s[COUNT_OWN] = s[COUNT_RUNG + j]
+                    s[LAST_OWN] = s[LAST_RUNG + j]
+        s[COUNTED_FOR] = p[0]
+
+
+@njit(cache=True, nogil=True)
+def _ceiling(s: Any, p: Any) -> Any:
+    """What a count may grow to; without a limit, anything."""
+    allowed = _forget(s, s[LAST_TIME], p)
+    return _CEILING * allowed if p[7] > 0.0 else np.inf
+
+
+@njit(cache=True, nogil=True)
+def _count(s: Any, score: float, count: float, quiet: float, p: Any, rungs: Any) -> int:
+    """Count an event the policy speaks of at each rung it reaches; WOULD_OPEN if at its own."""
+    ceiling = -1.0
+    marks = 0
+    if score >= p[0]:
+        _reseed(s, p, rungs)
+        if count - s[LAST_OWN] > quiet:
+            ceiling = _ceiling(s, p)
+            s[COUNT_OWN] = min(s[COUNT_OWN] + 1.0, ceiling)
+            marks = WOULD_OPEN
+        s[LAST_OWN] = count
+    for j in range(_RUNG_COUNT):
+        if score < rungs[j]:
+            break
+        if count - s[LAST_RUNG + j] > quiet:
+            if ceiling < 0.0:
+                ceiling = _ceiling(s, p)
+            s[COUNT_RUNG + j] = min(s[COUNT_RUNG + j] + 1.0, ceiling)
+        s[LAST_RUNG + j] = count
+    return marks
+
+
+@njit(cache=True, nogil=True)
 def _advance(
     state: Any,
     slot: Any,
@@ -222,12 +344,14 @@ def _advance(
     policy: Any,
     policies: Any,
     levels: Any,
-    quiet_limit: float,
+    rungs: Any,
+    quiet_events: Any,
     max_gap: float,
     change: Any,
     severity: Any,
     sequence: Any,
     onset_offset: Any,
+    threshold: Any,
     level_mask: Any,
     late: Any,
     context: Any,
@@ -246,6 +370,8 @@ def _advance(
         x = value[i]
         o = score[i]
         p = policies[policy[i]]
+        quiet_limit = quiet_events[i]
+        marks = 0
         count = s[EVENTS] + 1.0
         s[EVENTS] = count
         if count == 1.0:
@@ -273,11 +399,37 @@ def _advance(
         if gap > max_gap:
             # would-be episodes end there as well
             s[LAST_OVER : LAST_OVER + len(levels)] = _LONG_AGO
+            s[LAST_OWN:COUNT_TOLD] = _LONG_AGO
 
+        rank = 0
+        counts = False  # among the onsets
+        inside = False
+        if o >= levels[0] or o >= p[0]:
+            counts = _meant(x, expected[i, 1], p)
         if _over(o, x, expected[i, 1], p):
             rank = _severity(o, p)
             severity[i] = rank
+            if s[OPEN] == 1.0:
+                inside = o >= s[RAISED_TO] or p[7] == 0.0
+            elif p[7] == 0.0:
+                inside = True
+                s[QUIET_NOW] = 0.0
+                s[RAISED_TO] = 0.0
+            else:
+                _reseed(s, p, rungs)
+                asked = _threshold(s, _forget(s, s[LAST_TIME], p), p, rungs)
+                s[QUIET_NOW] = min(asked, 1.0) if asked > p[0] else 0.0
+                if o >= asked:
+                    inside = True
+                elif o >= _far(p) and s[LAST_TIME] - s[LAST_RAISED] >= _DAY / p[7]:
+                    inside = True
+                    asked = _far(p)
+                s[RAISED_TO] = asked if asked > p[0] else 0.0
+        if inside:
             if s[OPEN] == 0.0:
+                if p[7] > 0.0:
+                    s[COUNT_TOLD] = min(s[COUNT_TOLD] + 1.0, _ceiling(s, p))
+                s[LAST_RAISED] = s[LAST_TIME]
                 s[OPEN] = 1.0
                 s[SEQUENCE] = 0.0
                 s[ONSET_OFFSET] = float(offset[i])
@@ -301,6 +453,7 @@ def _advance(
                 change[i] = RISE
             else:
                 change[i] = EXTEND
+            threshold[i] = max(p[0], s[RAISED_TO])
             sequence[i] = np.int32(s[SEQUENCE])
             onset_offset[i] = np.int64(s[ONSET_OFFSET])
             s[QUIET] = 0.0
@@ -322,6 +475,12 @@ def _advance(
                 closed_at[c] = i
                 c += 1
 
+        if counts:
+            marks = _count(s, o, count, quiet_limit, p, rungs)
+            if marks and s[OPEN] == 0.0:
+                marks |= HELD_BACK
+                s[HELD] += 1.0
+
         minute = np.floor(t / 60_000_000.0)
         if minute != s[MINUTE]:
             if s[MINUTE] >= 0.0:
@@ -329,6 +488,11 @@ def _advance(
                 segments[m, 1:] = s[SEGMENT_FROM:SEGMENT_TO]
                 segments_at[m] = i
                 m += 1
+            if s[QUIET_NOW] > 0.0 and rank == 0:
+                asked = p[0]
+                if p[7] > 0.0:
+                    asked = _threshold(s, _forget(s, s[LAST_TIME], p), p, rungs)
+                s[QUIET_NOW] = min(asked, 1.0) if asked > p[0] else 0.0
             s[SEGMENT_FROM:SEGMENT_TO] = 0.0
             s[MINUTE] = minute
             s[FIRST_OFFSET] = float(offset[i])
@@ -357,5 +521,5 @@ def _advance(
                     s[R_ONSETS + level] += 1.0
                     mask |= 1 << level
                 s[LAST_OVER + level] = count
-            level_mask[i] = mask
+            level_mask[i] = mask | marks
     return k, m, c

@@ -17,16 +17,27 @@ LEVELS = np.array([float(percent) / 100 for percent in _LEVELS.split()])
 CANDIDATE_FROM = 2
 """Index into LEVELS from which on a would-be onset is kept as a near miss (0.6)."""
 
+RUNGS = np.concatenate([LEVELS, 1.0 - np.power(5.0, -np.array([4.0, 6.0, 9.0, 13.0]))])
+"""Scores a threshold may be raised to: LEVELS, then 4, 6, 9 and 13 times the alarm level, so that
+a flood of scores near 0.99 does not hide what is far above it."""
+
+WOULD_OPEN, HELD_BACK = 1 << 24, 1 << 25
+"""Marks above the bits of LEVELS: an onset by the policy's own threshold; one that the budget of
+onsets held back."""
+
 BOTH, UP, DOWN = 0, 1, -1
 _DIRECTIONS = {"both": BOTH, "up": UP, "down": DOWN}
 
 # Columns of a compiled policy table.
-THRESHOLD, DIRECTION, MIN_ABSOLUTE, MIN_RELATIVE, MEDIUM, HIGH, CRITICAL = range(7)
+THRESHOLD, DIRECTION, MIN_ABSOLUTE, MIN_RELATIVE, MEDIUM, HIGH, CRITICAL, BUDGET = range(8)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A threshold policy as scoring sees it; empty patterns match everything."""
+    """A threshold policy as scoring sees it; empty patterns match everything.
+
+    ``max_onsets_per_day`` 0 is no limit, and what versions had that knew of none.
+    """
 
     name: str = "default"
     version: int = 0
@@ -39,6 +50,7 @@ class Policy:
     medium_from: float = 0.85
     high_from: float = 0.90
     critical_from: float = 0.95
+    max_onsets_per_day: float = 0.0
 
     def matches(self, source: str, metric: str) -> bool:
         """Whether the policy speaks of this series (globs, case-sensitive)."""
@@ -56,6 +68,7 @@ class Policy:
             self.medium_from,
             self.high_from,
             self.critical_from,
+            self.max_onsets_per_day,
         ]
 
     def as_dict(self) -> dict[str, Any]:

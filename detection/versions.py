@@ -40,8 +40,8 @@ def payload_of(stream: Stream, base: Mapping[str, Any]) -> dict[str, Any]:
         **base,
         "time_zone": stream.time_zone,
         "policies": [
-            *_policies(stream),
-            Policy("configuration", threshold=base["threshold"]).as_dict(),
+            *_policies(stream, base["max_onsets_per_day"]),
+            configured_policy(base).as_dict(),
         ],
         "models": _models(stream, ModelVersion.State.CHAMPION),
     }
@@ -64,7 +64,16 @@ def _models(stream: Stream, state: str) -> list[dict[str, Any]]:
     ]
 
 
-def _policies(stream: Stream) -> list[dict[str, Any]]:
+def configured_policy(base: Mapping[str, Any]) -> Policy:
+    """What counts where no policy of the admin does."""
+    return Policy(
+        "configuration",
+        threshold=base["threshold"],
+        max_onsets_per_day=base["max_onsets_per_day"],
+    )
+
+
+def _policies(stream: Stream, max_onsets_per_day: float) -> list[dict[str, Any]]:
     rows = ThresholdPolicy.objects.filter(enabled=True)
     mine = [p for p in rows if p.stream_id in (None, stream.pk)]
 
@@ -89,6 +98,9 @@ def _policies(stream: Stream) -> list[dict[str, Any]]:
             medium_from=p.medium_from,
             high_from=p.high_from,
             critical_from=p.critical_from,
+            max_onsets_per_day=(
+                max_onsets_per_day if p.max_onsets_per_day is None else p.max_onsets_per_day
+            ),
         ).as_dict()
         for p in sorted(mine, key=precedence, reverse=True)
     ]

@@ -60,6 +60,12 @@ class Series(models.Model):
         help_text="A second partition this series was seen in: a producer's keying fault.",
     )
     events = models.BigIntegerField(default=0)
+    held_back = models.BigIntegerField(
+        default=0, help_text="Onsets that a budget of onsets a day held back so far."
+    )
+    raised_threshold = models.FloatField(
+        null=True, help_text="What that budget has raised the threshold to; empty: it has not."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -11,8 +11,8 @@ from streams.series import SeriesIndex
 _INSERT = """
 WITH given AS (SELECT * FROM unnest(%s::text[], %s::text[]) AS g (source, metric)),
 made AS (
-    INSERT INTO streams_series (stream_id, source, metric, events, created_at)
-    SELECT %s, source, metric, 0, now() FROM given ORDER BY source, metric
+    INSERT INTO streams_series (stream_id, source, metric, events, held_back, created_at)
+    SELECT %s, source, metric, 0, 0, now() FROM given ORDER BY source, metric
     ON CONFLICT (stream_id, source, metric) DO NOTHING
     RETURNING id, source, metric
 )

@@ -59,7 +59,7 @@ def scorer(config: VigilConfig, options: dict[str, Any]) -> OfflineScorer:
         given = _loaded(options["model"])
     except DetectionError as error:
         raise CommandError(str(error)) from error
-    return OfflineScorer(config, models=options["models"], given=given)
+    return OfflineScorer(config, models=options["models"], limited=False, given=given)
 
 
 def shape_recording(name: str, seed: int, events: int) -> Recording:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,19 @@ from numpy.typing import NDArray
 from detection import episodes
 from detection.episodes import EXTEND, NONE, ONSET, RISE, Limits, Outcome
 from detection.state import StateStore
-from detection.thresholds import CANDIDATE_FROM, LEVELS, Policy, PolicyTable
+from detection.thresholds import (
+    CANDIDATE_FROM,
+    HELD_BACK,
+    LEVELS,
+    RUNGS,
+    WOULD_OPEN,
+    Policy,
+    PolicyTable,
+)
 
 START = 1_704_067_200_000_000
 SECOND = 1_000_000
+DAY = 86_400 * SECOND
 
 
 @dataclass
@@ -81,6 +90,12 @@ POLICIES = PolicyTable(
                medium_from=0.65, high_from=0.7, critical_from=0.75),
     ]
 )  # fmt: skip
+BUDGETED = PolicyTable(
+    [
+        replace(p, max_onsets_per_day=budget)
+        for p, budget in zip(POLICIES.policies, (0.5, 2, 4), strict=False)
+    ]
+)
 LIMITS = Limits(quiet_events=5, max_gap_us=1_000 * SECOND)
 
 
@@ -103,6 +118,46 @@ def advance(
 
 
 @dataclass
+class Budget:
+    """How a policy counts onsets: each fades, and none goes beyond twice what is allowed."""
+
+    memory: float
+    allowed: float
+
+    @classmethod
+    def of(cls, p: Policy, first: int, now: int) -> Budget:
+        limit = p.max_onsets_per_day
+        memory = 7 * DAY * max(1.0, 1 / limit if limit else 0.0)
+        lived = memory * (1 - math.exp((first - now) / memory))
+        return cls(memory, limit * max(memory * 2 / 7, lived) / DAY)
+
+
+@dataclass
+class Count:
+    """Onsets as they would be at one threshold, or as they were."""
+
+    threshold: float = 0.0
+    since: float = math.inf
+    value: float = 0.0
+    at: int = 0
+
+    def now(self, now: int, budget: Budget) -> float:
+        return self.value * math.exp((self.at - now) / budget.memory)
+
+    def add(self, now: int, budget: Budget) -> None:
+        limit = 2 * budget.allowed if budget.allowed else math.inf
+        self.value, self.at = min(self.now(now, budget) + 1, limit), now
+
+    def see(self, score: float, meant: bool, now: int, budget: Budget, limits: Limits) -> bool:
+        reached = meant and score >= self.threshold
+        opens = reached and self.since >= limits.quiet_events
+        self.since = 0 if reached else self.since + 1
+        if opens:
+            self.add(now, budget)
+        return opens
+
+
+@dataclass
 class Line:
     """One series, as the words of the design say."""
 
@@ -111,12 +166,38 @@ class Line:
     episode: dict[str, Any] | None = None
     quiet: int = 0
     since_over: list[float] = field(default_factory=lambda: [math.inf] * len(LEVELS))
+    first: int = 0
+    own: Count = field(default_factory=Count)
+    rungs: list[Count] = field(default_factory=lambda: [Count(x) for x in RUNGS.tolist()])
+    told: Count = field(default_factory=Count)
+    raised_to: float = 0.0
     minute: dict[str, Any] | None = None
 
 
+def asked(line: Line, now: int, p: Policy, budget: Budget) -> float:
+    """The threshold that keeps to the budget, by what came before."""
+    if p.max_onsets_per_day == 0:
+        return p.threshold
+    ladder = [line.own, *(r for r in line.rungs if r.threshold > p.threshold)]
+    fitting = (r.threshold for r in ladder if r.now(now, budget) <= budget.allowed)
+    found = next(fitting, math.inf)
+    if line.told.now(now, budget) + 1 > 2 * budget.allowed:
+        found = max(found, far(p))
+    last = line.told.at or -math.inf
+    if found > far(p) and now - last >= DAY / p.max_onsets_per_day:
+        found = far(p)
+    return found
+
+
+def far(p: Policy) -> float:
+    return 1 - (1 - p.threshold) ** 3
+
+
 def over(score: float, value: float, mid: float, p: Policy) -> bool:
-    if not score >= p.threshold:
-        return False
+    return score >= p.threshold and meant(value, mid, p)
+
+
+def meant(value: float, mid: float, p: Policy) -> bool:
     if p.direction == "both" and not p.min_absolute_deviation and not p.min_relative_deviation:
         return True
     if math.isnan(mid):
@@ -136,27 +217,38 @@ def reference(e: Events, limits: Limits = LIMITS, table: PolicyTable = POLICIES)
     out: dict[str, Any] = {
         "change": [], "severity": [], "late": [], "levels": [], "sequence": [],
         "onset_offset": [], "closed": [], "minutes": [], "context": [],
+        "threshold": [],
     }  # fmt: skip
     for i in range(len(e.slot)):
         slot, t, x, score = int(e.slot[i]), int(e.time_us[i]), float(e.value[i]), float(e.score[i])
         p = table.policies[int(e.policy[i])]
-        line = lines.setdefault(slot, Line())
+        line = lines.setdefault(slot, Line(first=t, own=Count(p.threshold)))
         out["late"].append(line.newest is not None and t < line.newest)
         gap = line.newest is not None and t - line.newest > limits.max_gap_us
         line.newest = t if line.newest is None else max(t, line.newest)
         line.events.append((t, x))
         if gap:
             line.since_over = [math.inf] * len(LEVELS)
+            for rung in (line.own, *line.rungs):
+                rung.since = math.inf
             close(line, slot, i, out)
         change, rank = NONE, 0
-        if over(score, x, float(e.expected[i, 1]), p):
+        mid = float(e.expected[i, 1])
+        budget = Budget.of(p, line.first, line.newest)
+        inside = False
+        if over(score, x, mid, p):
             rank = rank_of(score, p)
+            if line.episode is None:
+                line.raised_to = asked(line, line.newest, p, budget)
+            inside = score >= line.raised_to
+        if inside:
             if line.episode is None:
                 change = ONSET
                 line.episode = {
                     "onset": int(e.offset[i]), "onset_time": t, "end_time": t, "count": 0,
                     "severity": rank, "sequence": 0, "peak": (-1.0, 0.0, 0),
                 }  # fmt: skip
+                line.told.add(line.newest, budget)
                 out["context"].append((i, line.events[-episodes.RING_SIZE :]))
             elif rank > line.episode["severity"]:
                 change = RISE
@@ -175,11 +267,17 @@ def reference(e: Events, limits: Limits = LIMITS, table: PolicyTable = POLICIES)
             line.quiet += 1
         out["change"].append(change)
         out["severity"].append(rank)
+        out["threshold"].append(max(p.threshold, line.raised_to))
         out["sequence"].append(line.episode["sequence"] if change else 0)
         out["onset_offset"].append(line.episode["onset"] if change else -1)
         if line.quiet >= limits.quiet_events:
             close(line, slot, i, out)
-        out["levels"].append(count_levels(line, score, limits))
+        marks = WOULD_OPEN * line.own.see(score, meant(x, mid, p), line.newest, budget, limits)
+        if marks and line.episode is None:
+            marks |= HELD_BACK
+        for rung in line.rungs:
+            rung.see(score, meant(x, mid, p), line.newest, budget, limits)
+        out["levels"].append(count_levels(line, score, limits) | marks)
         add_to_minute(line, slot, i, e, out)
     out["open"] = {slot: line.episode for slot, line in lines.items()}
     out["minutes"] += [(s, line.minute) for s, line in sorted(lines.items())]
@@ -237,16 +335,23 @@ def minute_row(slot: int, minute: dict[str, Any]) -> list[float]:
 # -- comparisons -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("table", [POLICIES, BUDGETED], ids=["no limit", "limit"])
 @pytest.mark.parametrize("seed", range(6))
-def test_the_kernel_does_what_the_reference_does(seed: int) -> None:
+def test_the_kernel_does_what_the_reference_does(seed: int, table: PolicyTable) -> None:
     e = random_events(4_000, seed)
     state = new_state()
-    found = advance(state, e)
-    expected = reference(e)
+    found = advance(state, e, table=table)
+    expected = reference(e, table=table)
+    held = found.levels & HELD_BACK > 0
+    assert held.any() == (table is BUDGETED)
+    assert (found.levels[held] & WOULD_OPEN).all()
     for name in ("change", "severity", "late", "levels", "sequence", "onset_offset"):
         assert getattr(found, name).tolist() == expected[name], name
-    assert {ONSET, EXTEND, RISE} <= set(found.change.tolist())
-    assert len(expected["closed"]) > 20
+    told = np.flatnonzero((found.change == ONSET) | (found.change == RISE))
+    assert found.threshold[told].tolist() == [expected["threshold"][i] for i in told]
+    assert {ONSET, EXTEND} <= set(found.change.tolist())
+    assert RISE in found.change or table is BUDGETED
+    assert len(expected["closed"]) > 10
 
     first = episodes.EPISODE_FROM - 1
     for row, at, (slot, i, one) in zip(
@@ -284,10 +389,11 @@ def assert_episode(row: NDArray[np.float64], first: int, one: dict[str, Any]) ->
 def test_batch_borders_change_nothing(size: int) -> None:
     e = random_events(2_000, 9)
     whole, cut = new_state(), new_state()
-    once = advance(whole, e)
-    parts = [advance(cut, e.part(at, at + size)) for at in range(0, 2_000, size)]
+    once = advance(whole, e, table=BUDGETED)
+    parts = [advance(cut, e.part(at, at + size), table=BUDGETED) for at in range(0, 2_000, size)]
     assert np.array_equal(whole.view(np.int64), cut.view(np.int64))
-    for name in ("change", "severity", "sequence", "onset_offset", "levels", "late", "segments",
+    for name in ("change", "severity", "sequence", "onset_offset", "threshold", "levels", "late",
+                 "segments",
                  "closed", "context"):  # fmt: skip
         joined = np.concatenate([getattr(part, name) for part in parts])
         assert np.array_equal(getattr(once, name), joined, equal_nan=joined.dtype.kind == "f"), name
