@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Mapping
 from zoneinfo import ZoneInfo
 
 from anomalies.models import AnomalyType
 from detection.detectors.online import REASONS
 
+_MOST = 0.8  # a share beside which no other is worth naming
 _SPIKE_WORDS = {1: "above", -1: "below", 0: "away from"}
 
 
@@ -74,3 +76,31 @@ def sentence(
         f"{start}, {number(times)} × its usual spread {_SPIKE_WORDS[direction]} the {number(mid)}"
         f" expected {when} (usually {band})."
     )
+
+
+def vector_sentence(
+    source: str,
+    distance: float,
+    usual: float,
+    alarm: float,
+    shares: Mapping[str, float],
+) -> str:
+    """ "The 8 values of pump-3 together lay 6.2 from their usual pattern …".
+
+    `distance`, the `usual` one and the one at which an `alarm` begins are in deviations; `shares`
+    are those of each value in the squared distance, empty where it is small.
+    """
+    start = f"The values of {source} together lay {number(distance)} from their usual pattern"
+    scale = f"usually {number(usual)}, an alarm from {number(alarm)} on"
+    if distance < alarm or not shares:
+        return (
+            f"{start}, which is no alarm by itself ({scale}), but their combination is one that"
+            " the trained models do not know."
+        )
+    ranked = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
+    named = ranked[:1] if ranked[0][1] >= _MOST else ranked[:3]
+    parts = [f"{name} ({100 * share:.0f} %)" for name, share in named if share >= 0.05]
+    told = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    most = "Most of that" if sum(share for _, share in named) > 0.5 else "The largest parts of that"
+    verb = "is" if most == "Most of that" or len(parts) == 1 else "are"
+    return f"{start} ({scale}). {most} {verb} {told or 'spread over all of them'}."

@@ -21,13 +21,12 @@ from django.db import connection, models
 from numpy.typing import NDArray
 
 from anomalies import emit
-from anomalies.explain import anomaly_type, sentence
+from anomalies.explain import anomaly_type, sentence, vector_sentence
 from anomalies.models import Anomaly, AnomalyType, Outbox
 from anomalies.results import result_of
 from detection import episodes, tally
 from detection.ensemble import score_from_oddness
-from detection.features import FEATURE_NAMES
-from detection.scoring import ScoredBatch, ScoringEngine
+from detection.scoring import ScoredBatch, ScoringEngine, VectorDetail
 from detection.tally import Tallier, Tally
 from detection.thresholds import Policy
 from streams import copybinary, rollups
@@ -233,7 +232,11 @@ class AnomalySink:
         value = float(events.values[i, 0])
         mid = expected[1]
         direction = 0 if mid is None else (value > mid) - (value < mid)
-        features = dict(zip(FEATURE_NAMES, detail.features[i].tolist(), strict=True))
+        features = dict(zip(scored.feature_names, detail.features[i].tolist(), strict=True))
+        kind = anomaly_type(int(detail.reason[i]), direction, features)
+        evidence: dict[str, Any] = {}
+        if scored.vector is not None:
+            kind, evidence = AnomalyType.MULTIVARIATE, _shares(scored.vector, i)
         votes = score_from_oddness(scored.votes[i]).tolist()
         policy = scored.version.policies.policies[int(scored.policy[i])]
         at = from_us(int(events.event_time[i]))
@@ -248,7 +251,7 @@ class AnomalySink:
             series_id=int(self._engine.index.ids[code]),
             source=source,
             metric=metric,
-            anomaly_type=anomaly_type(int(detail.reason[i]), direction, features),
+            anomaly_type=kind,
             severity=int(out.severity[i]),
             onset_at=at,
             end_at=at,
@@ -267,6 +270,7 @@ class AnomalySink:
                 name: _maybe(v) for name, v in zip(scored.version.names, votes, strict=True)
             },
             features=features,
+            evidence=evidence,
             context=self._context(scored, i),
             models_used={
                 m.algorithm: {"version": m.version, "sha256": m.sha256, "metric": m.metric}
@@ -294,6 +298,10 @@ class AnomalySink:
     def _sentence(self, scored: ScoredBatch, i: int, anomaly: Anomaly) -> str:
         low, mid, high = anomaly.expected_low, anomaly.expected_mid, anomaly.expected_high
         expected = None if low is None or mid is None or high is None else (low, mid, high)
+        if scored.vector is not None and expected is not None:
+            distance = float(scored.events.values[i, 0])
+            shares = anomaly.evidence.get("shares", {})
+            return vector_sentence(anomaly.source, distance, expected[1], expected[2], shares)
         return sentence(
             anomaly.source,
             anomaly.metric,
@@ -576,6 +584,13 @@ def _policy_text(policy: Policy, threshold: float) -> str:
     if threshold > policy.threshold:
         text += f", raised from {policy.threshold:g}: {policy.max_onsets_per_day:g} a day"
     return text[:140]
+
+
+def _shares(vector: VectorDetail, i: int) -> dict[str, Any]:
+    """{"shares": {value: its part in the squared distance}} of the i-th event, if it is known."""
+    parts = zip(vector.columns, vector.share[i].tolist(), strict=True)
+    shares = {name: share for name, share in parts if share == share}
+    return {"shares": shares} if shares else {}
 
 
 def _maybe(x: float) -> float | None:

@@ -170,6 +170,15 @@ class Online(Section):
     enabled: bool = True
 
 
+class Vector(Section):
+    """Wide events: how their values move together."""
+
+    enabled: bool = True
+    quiet_events: Count = 10
+    relearn_events: Count = 2_000
+    drift: Annotated[float, Field(ge=0, lt=1)] = 0.001
+
+
 class Detectors(Section):
     isolation_forest: IsolationForest = IsolationForest()
     local_outlier_factor: LocalOutlierFactor = LocalOutlierFactor()
@@ -177,6 +186,7 @@ class Detectors(Section):
     statistical: Statistical = Statistical()
     change_point: ChangePoint = ChangePoint()
     online: Online = Online()
+    vector: Vector = Vector()
 
     @property
     def enabled(self) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ DEFAULT_WEIGHTS: Mapping[str, float] = {
     "isolation_forest": 0.6,
     "local_outlier_factor": 0.6,
     "one_class_svm": 0.6,
+    "vector": 1.0,
 }
 OTHER_WEIGHT = 0.6
 

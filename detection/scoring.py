@@ -15,20 +15,27 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from detection import challengers, episodes
+from detection import challengers, episodes, vectors
 from detection.base import ModelDetector, ScoringInput, SeriesDetector, SeriesOutput
 from detection.challengers import Shadow
 from detection.detectors.online import OnlineDetector
+from detection.detectors.vector import VectorDetector
 from detection.ensemble import combine, score_from_oddness
 from detection.episodes import Limits, Outcome
+from detection.errors import StateLayoutError
+from detection.features import FEATURE_NAMES
 from detection.registry import MODEL_DETECTORS, SERIES_DETECTORS
 from detection.state import StateStore
 from detection.thresholds import PolicyTable
-from streams.batch import EventBatch
+from detection.vectors import VectorStore
+from streams.batch import NARROW, EventBatch
 from streams.series import SeriesIndex
 
 TRUSTED_AFTER = 150
 """Events of a series before its features are like those that models are trained on."""
+
+# What a vector's row has of the store of all series.
+_OF_VECTORS = ("episodes", *(challengers.component_name(name) for name in MODEL_DETECTORS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +63,10 @@ class CompiledVersion:
     limits: Limits
     time_zone: str = "UTC"
     challengers: tuple[LoadedModel, ...] = ()
+    vector: VectorDetector | None = None
+    vector_models: tuple[LoadedModel, ...] = ()
+    vector_challengers: tuple[LoadedModel, ...] = ()
+    of_vectors: bool = False
 
     @property
     def running(self) -> tuple[SeriesDetector, ...]:
@@ -68,7 +79,31 @@ class CompiledVersion:
     def names(self) -> tuple[str, ...]:
         """The detectors' names, in the order of ``ScoredBatch.votes``."""
         stored = dict.fromkeys(m.algorithm for m in self.models)
+        if self.of_vectors:
+            return (VectorDetector.name, *stored)
         return (*(d.name for d in self.detectors), *stored)
+
+    def for_vectors(self, detector: VectorDetector) -> CompiledVersion:
+        """The same version as it scores the vectors of wide events."""
+        limits = replace(self.limits, quiet_events=detector.quiet_events)
+        return replace(
+            self,
+            limits=limits,
+            models=self.vector_models,
+            challengers=self.vector_challengers,
+            of_vectors=True,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VectorDetail:
+    """What is known of scored vectors beside their distance: ``columns`` names the k values.
+
+    ``share`` float64 [n, k] is the part of each in the squared distance, nan where that is small.
+    """
+
+    columns: tuple[str, ...]
+    share: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +112,10 @@ class ScoredBatch:
 
     ``score`` float64 [n] in [0, 1), nan while warming up; ``votes`` float64 [n, d] oddness of each
     of ``version.names``, nan where it abstains; ``silent`` bool [n] marks events whose effects were
-    stored before (a replay that only rebuilds state); ``shadows`` is what challengers said.
+    stored before (a replay that only rebuilds state); ``shadows`` is what challengers said. Of
+    wide events' vectors ``events.values`` is the distance from their usual pattern,
+    ``detail.expected`` its band, ``detail.features`` [n, k] are the smoothed values in deviations
+    from their means, and ``vector`` says more.
     """
 
     events: EventBatch
@@ -91,6 +129,12 @@ class ScoredBatch:
     outcome: Outcome
     silent: NDArray[np.bool_]
     shadows: tuple[Shadow, ...] = ()
+    vector: VectorDetail | None = None
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The columns of ``detail.features``."""
+        return FEATURE_NAMES if self.vector is None else self.vector.columns
 
     @property
     def is_anomaly(self) -> NDArray[np.bool_]:
@@ -135,6 +179,7 @@ class ScoringEngine:
         components = [detector.component for detector in SERIES_DETECTORS.values()]
         components += [challengers.component(name) for name in MODEL_DETECTORS]
         self.store = StateStore([*components, episodes.component()], capacity)
+        self.vectors = VectorStore()
         self._slots: dict[int, NDArray[np.int32]] = {}
         self.slot_code = np.zeros(capacity, dtype=np.int32)
         self.slot_partition = np.zeros(capacity, dtype=np.int32)
@@ -156,6 +201,7 @@ class ScoringEngine:
             used = known[known >= 0].astype(np.int64)
             self.changed[used] = False
             self.store.release(used)
+            self.vectors.release(used)
             self._touched = [t[~np.isin(t, used)] for t in self._touched]
 
     def slots_of(self, partition: int) -> NDArray[np.int64]:
@@ -183,33 +229,63 @@ class ScoringEngine:
             StateLayoutError: packed by another version.
         """
         slots = self._allocate(partition, codes)
-        self.store.unpack(slots, rows, layout)
+        shared, k = vectors.parsed_layout(layout)
+        if k:
+            cut = self.store.layout_bytes(shared)
+            self.vectors.unpack(slots, k, [row[cut:] for row in rows])
+            rows = [row[:cut] for row in rows]
+        self.store.unpack(slots, rows, shared)
         self._touched.append(slots)
 
     def readable(self, layout: str) -> bool:
         """Whether rows packed in this layout can be restored."""
-        return self.store.readable(layout)
+        try:
+            shared, _ = vectors.parsed_layout(layout)
+        except StateLayoutError:
+            return False
+        return self.store.readable(shared)
 
-    @property
-    def layout(self) -> str:
-        """Fingerprint of how rows are packed."""
-        return self.store.layout_id
+    def layouts(self, slots: NDArray[np.int64]) -> list[str]:
+        """Fingerprint of how each slot's row is packed."""
+        usual = self.store.layout_id
+        sizes = self.vectors.sizes(slots)
+        if not sizes.any():
+            return [usual] * len(slots)
+        shared = self.store.layout_of(_OF_VECTORS)
+        return [vectors.layout(shared, k) if k else usual for k in sizes.tolist()]
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one series' state."""
-        return self.store.row_bytes
+    def row_bytes(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Bytes of each slot's row in a snapshot, int64 [n]."""
+        out = np.full(len(slots), self.store.row_bytes, dtype=np.int64)
+        wide = np.flatnonzero(self.vectors.sizes(slots))
+        if len(wide):
+            shared = self.store.layout_bytes(self.store.layout_of(_OF_VECTORS))
+            packed = [self.vectors.packed_bytes(slot) for slot in slots[wide].tolist()]
+            out[wide] = shared + np.array(packed, dtype=np.int64)
+        return out
 
     def pack(self, slots: NDArray[np.int64]) -> list[bytes]:
-        """One row of bytes a slot, for a snapshot."""
-        return self.store.pack(slots)
+        """One row of bytes a slot, for a snapshot; those of vectors differ in length."""
+        wide = np.flatnonzero(self.vectors.sizes(slots))
+        if not len(wide):
+            return self.store.pack(slots)
+        out = self.store.pack(slots)
+        shared = self.store.pack(slots[wide], _OF_VECTORS)
+        for at, row in zip(wide.tolist(), shared, strict=True):
+            out[at] = row + self.vectors.pack(int(slots[at]))
+        return out
 
     # -- scoring -----------------------------------------------------------------------------
 
     def process(
         self, batch: EventBatch, version: CompiledVersion, silent_below: Mapping[int, int]
     ) -> ScoredBatch:
-        """Score events of owned partitions; those a series has seen already must not be in it."""
+        """Score events of owned partitions; those a series has seen already must not be in it.
+
+        Of vectors that still learn nothing is told: their events are left out of what comes back.
+        """
+        if batch.columns != NARROW:
+            return self._process_vectors(batch, version, silent_below)
         events = batch
         slot = self._slot(events)
         time_us = events.event_time
@@ -226,16 +302,65 @@ class ScoringEngine:
         spent: dict[int, float] = {}
         if version.models:
             self._score_models(events, version, detail, votes, names, spent)
-        weights = np.array([version.weights.get(name, 1.0) for name in names])
+        return self._judged(events, version, slot, votes, detail, silent_below, spent)
+
+    def _process_vectors(
+        self, batch: EventBatch, version: CompiledVersion, silent_below: Mapping[int, int]
+    ) -> ScoredBatch:
+        """The same of one schema's wide events: their distance takes the place of the value."""
+        detector = version.vector
+        if detector is None:  # nobody looks at vectors, so that no series of one sees the events
+            detector, batch = VectorDetector(), batch.take(np.zeros(len(batch), dtype=np.bool_))
+        version = version.for_vectors(detector)
+        k = len(batch.columns)
+        slot = self._slot(batch)
+        rows = self.vectors.rows_of(slot, k)
+        found = detector.score(self.vectors.pool(k), rows, batch.values)
+        self.changed[slot] = True
+        known = np.flatnonzero(~np.isnan(found.oddness))
+        told = found.take(known)
+        events = EventBatch(
+            batch.event_time[known],
+            batch.series[known],
+            told.distance.reshape(-1, 1),
+            batch.partition[known],
+            batch.offset[known],
+            committable=batch.committable,
+        )
+        detail = replace(SeriesOutput.empty(len(known)), features=told.standard, seen=told.seen)
+        detail.expected[:, 0] = 0.0
+        detail.expected[:, 1:] = told.band
+        votes = np.full((len(known), len(version.names)), np.nan)
+        votes[:, 0] = told.oddness
+        spent: dict[int, float] = {}
+        if version.models:
+            self._score_models(events, version, detail, votes, version.names, spent)
+        scored = self._judged(events, version, slot[known], votes, detail, silent_below, spent)
+        # Events that were only learnt have been seen as well.
+        np.maximum.at(self._episodes()[:, episodes.LAST_OFFSET], slot, batch.offset)
+        return replace(scored, vector=VectorDetail(batch.columns, told.share))
+
+    def _judged(
+        self,
+        events: EventBatch,
+        version: CompiledVersion,
+        slot: NDArray[np.int64],
+        votes: NDArray[np.float64],
+        detail: SeriesOutput,
+        silent_below: Mapping[int, int],
+        spent: Mapping[int, float],
+    ) -> ScoredBatch:
+        """One score out of the detectors' votes, and what it does to episodes and rollups."""
+        weights = np.array([version.weights.get(name, 1.0) for name in version.names])
         oddness = combine(votes, method=version.method, weights=weights)
         score = score_from_oddness(oddness)
         policy = version.policies.index(self.index.names)[events.series]
         outcome = episodes.advance(
             self._episodes(),
             slot,
-            time_us,
+            events.event_time,
             events.offset,
-            value,
+            np.ascontiguousarray(events.values[:, 0]),
             score,
             detail.expected,
             policy,

@@ -6,7 +6,7 @@ A component that nobody has used yet takes no room: it is the same as its initia
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +53,16 @@ class StateStore:
     @property
     def layout_id(self) -> str:
         """`name:version:width` of the components in use, in order; store it beside packed rows."""
-        return ";".join(f"{c.name}:{c.version}:{c.width}" for c in self._in_use())
+        return _layout(self._in_use())
+
+    def layout_of(self, names: Collection[str]) -> str:
+        """`layout_id` of rows packed with these components only."""
+        return _layout(self._in_use(names))
+
+    def layout_bytes(self, layout_id: str) -> int:
+        """Length of a row packed in this layout."""
+        parts = self._parsed(layout_id)
+        return parts[-1][2] if parts else 0
 
     def readable(self, layout_id: str) -> bool:
         """Whether rows of this layout can be unpacked: what both know must be the same."""
@@ -103,21 +112,25 @@ class StateStore:
         self._check(slots)
         self._free.extend(int(slot) for slot in slots)
 
-    def pack_array(self, slots: IntArray) -> NDArray[np.uint8]:
-        """The components in use of each slot, little-endian, uint8[n, row_bytes]."""
+    def pack_array(
+        self, slots: IntArray, names: Collection[str] | None = None
+    ) -> NDArray[np.uint8]:
+        """The components in use of each slot, or those in `names`: little-endian, uint8[n, …]."""
         self._check(slots)
-        packed = np.empty((len(slots), self.row_bytes), dtype=np.uint8)
+        chosen = self._in_use(names)
+        size = 8 * sum(component.width for component in chosen)
+        packed = np.empty((len(slots), size), dtype=np.uint8)
         start = 0
-        for component in self._in_use():
+        for component in chosen:
             rows = self._rows[component.name][slots]
             end = start + 8 * component.width
             packed[:, start:end] = rows.astype("<f8", copy=False).view(np.uint8)
             start = end
         return packed
 
-    def pack(self, slots: IntArray) -> list[bytes]:
+    def pack(self, slots: IntArray, names: Collection[str] | None = None) -> list[bytes]:
         """`pack_array`, one bytes object a slot."""
-        return [row.tobytes() for row in self.pack_array(slots)]
+        return [row.tobytes() for row in self.pack_array(slots, names)]
 
     def unpack(self, slots: IntArray, rows: Sequence[bytes], layout_id: str) -> None:
         """Restore rows packed in this layout into allocated slots.
@@ -138,8 +151,12 @@ class StateStore:
             if name in self._components:
                 self.rows(name)[slots] = np.ascontiguousarray(packed[:, start:end]).view("<f8")
 
-    def _in_use(self) -> list[StateComponent]:
-        return [c for c in self._components.values() if c.name in self._rows]
+    def _in_use(self, names: Collection[str] | None = None) -> list[StateComponent]:
+        return [
+            c
+            for c in self._components.values()
+            if c.name in self._rows and (names is None or c.name in names)
+        ]
 
     def _parsed(self, layout_id: str) -> list[tuple[str, int, int]]:
         """(component, first byte, end) of a layout's parts."""
@@ -175,3 +192,7 @@ class StateStore:
     def _check(self, slots: IntArray) -> None:
         if len(slots) and (slots.min() < 0 or slots.max() >= self._used):
             raise IndexError("slot was never allocated")
+
+
+def _layout(components: Sequence[StateComponent]) -> str:
+    return ";".join(f"{c.name}:{c.version}:{c.width}" for c in components)

@@ -97,7 +97,8 @@ class Tallier:
         """Count a scored part; ``lives`` is the incarnation's id of each partition."""
         for shadow in scored.shadows:
             self._add_shadow(tally, scored, shadow, lives)
-        self._add_features(tally, scored)
+        if scored.vector is None:  # bins are of the features that every series has
+            self._add_features(tally, scored)
 
     def _add_shadow(
         self, tally: Tally, scored: ScoredBatch, shadow: Shadow, lives: Mapping[int, int]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detection.base import FloatArray, IntArray
 from detection.detectors.vector_kernel import FILL, TRAIN, initial, width
@@ -17,6 +16,29 @@ from detection.errors import StateLayoutError
 
 VERSION = 1
 NAME = "vector"
+
+
+def layout(shared: str, k: int) -> str:
+    """Fingerprint of a row of vectors: that of what all series have, then of its own part."""
+    return f"{shared};{NAME}:{VERSION}:k{k}"
+
+
+def parsed_layout(text: str) -> tuple[str, int]:
+    """(what all series have, k) of a layout; k is 0 where it is not of vectors.
+
+    Raises:
+        StateLayoutError: of vectors, and written by another version.
+    """
+    shared, found, own = text.partition(f";{NAME}:")
+    if not found:
+        return text, 0
+    version, _, size = own.partition(":k")
+    if version != str(VERSION) or not size.isdecimal():
+        raise StateLayoutError(
+            f"state of vectors was packed as {own!r}, this one uses version {VERSION}: replay these"
+            " series from the log or start them cold"
+        )
+    return shared, int(size)
 
 
 class VectorPool:
@@ -75,6 +97,7 @@ class VectorStore:
     def __init__(self) -> None:
         self._pools: dict[int, VectorPool] = {}
         self._place: dict[int, tuple[int, int]] = {}  # slot: k, row
+        self._sizes: IntArray = np.zeros(0, dtype=np.int64)  # k of each slot, 0: none
 
     def __len__(self) -> int:
         return len(self._place)
@@ -91,15 +114,13 @@ class VectorStore:
         rows = np.array([self._row(slot, k) for slot in different.tolist()], dtype=np.int64)
         return rows[place] if len(rows) else rows
 
-    def holds(self, slots: IntArray) -> NDArray[np.bool_]:
-        """Which slots are vectors, bool[n]."""
-        if not self._place:
-            return np.zeros(len(slots), dtype=np.bool_)
-        return np.array([slot in self._place for slot in slots.tolist()], dtype=np.bool_)
-
-    def size(self, slot: int) -> int:
-        """k of a slot that is a vector."""
-        return self._place[slot][0]
+    def sizes(self, slots: IntArray) -> IntArray:
+        """k of each slot, int64[n]; 0 where it is no vector."""
+        out = np.zeros(len(slots), dtype=np.int64)
+        if self._place:
+            known = slots < len(self._sizes)
+            out[known] = self._sizes[slots[known]]
+        return out
 
     def release(self, slots: IntArray) -> None:
         """Forget those of the slots that are vectors."""
@@ -108,6 +129,7 @@ class VectorStore:
                 k, row = self._place.pop(slot, (0, 0))
                 if k:
                     self._pools[k].give_back(row)
+                    self._sizes[slot] = 0
 
     def packed_bytes(self, slot: int) -> int:
         """Length of `pack`."""
@@ -149,6 +171,11 @@ class VectorStore:
         known = self._place.get(slot)
         if known is None:
             self._place[slot] = known = (k, self.pool(k).take())
+            if slot >= len(self._sizes):
+                more = np.zeros(2 * slot + 64, dtype=np.int64)
+                more[: len(self._sizes)] = self._sizes
+                self._sizes = more
+            self._sizes[slot] = k
         if known[0] != k:
             raise ValueError(f"slot {slot} holds a vector of {known[0]} values, not of {k}")
         return known[1]

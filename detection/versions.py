@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from django.db import transaction
 
+from detection.detectors.vector import VectorDetector
 from detection.episodes import Limits
 from detection.errors import DetectionError
 from detection.models import ModelVersion, ScoringVersion, ThresholdPolicy, VersionLog
@@ -25,6 +26,7 @@ from streams.batch import EventBatch
 from streams.checkpoint import Owned, hold
 from streams.errors import UnusableError
 from streams.models import Stream
+from streams.vectors import is_vector
 
 log = logging.getLogger(__name__)
 
@@ -133,16 +135,20 @@ def compile_version(
         if values.get("enabled")
     }
     models = tuple(load_model(m["id"]) for m in payload["models"] if m["algorithm"] in options)
+    rivals = _challengers(payload, options, load_model)
     return CompiledVersion(
         id=identity,
         detectors=series_detectors(options),
-        models=models,
+        models=tuple(m for m in models if not is_vector(m.metric)),
+        vector=VectorDetector(**options[VectorDetector.name]) if _sees_vectors(options) else None,
+        vector_models=tuple(m for m in models if is_vector(m.metric)),
         method=payload["combine"],
         weights=payload["weights"],
         policies=PolicyTable([Policy(**p) for p in payload["policies"]]),
         limits=Limits(payload["quiet_events"], round(payload["max_gap_s"] * 1_000_000)),
         time_zone=payload["time_zone"],
-        challengers=_challengers(payload, options, load_model),
+        challengers=tuple(m for m in rivals if not is_vector(m.metric)),
+        vector_challengers=tuple(m for m in rivals if is_vector(m.metric)),
     )
 
 
@@ -159,6 +165,11 @@ def _challengers(
         except DetectionError as error:
             log.error("challenger.refused model=%s reason=%s", given["id"], error)
     return tuple(found)
+
+
+def _sees_vectors(options: Mapping[str, Any]) -> bool:
+    """Versions from before there were vectors don't name their detector, and go without it."""
+    return VectorDetector.name in options
 
 
 class VersionKeeper:

@@ -16,7 +16,8 @@ class EventBatch:
     """``n`` events in the order their partitions hold them.
 
     ``event_time`` is int64 µs since the epoch (UTC), ``series`` an int32 code of
-    ``streams.series.SeriesIndex``, ``values`` float64 ``[n, k]`` named by ``columns``,
+    ``streams.series.SeriesIndex``, ``values`` float64 ``[n, k]`` named by ``columns`` (of wide
+    events their values' names in sorted order, nan where one is missing),
     ``partition`` int32 and ``offset`` int64 the event's place. ``committable`` is the next offset
     of each partition once this batch is stored; dropping events never changes it.
     """

@@ -20,6 +20,7 @@ from streams import fastjson
 from streams.batch import EventBatch
 from streams.series import SeriesIndex, SeriesNameError, check_name
 from streams.timestamps import TimestampError, parse_one
+from streams.vectors import PREFIX, Schema, SchemaBook, is_vector
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +56,15 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a list of messages held."""
+    """What a list of messages held.
+
+    ``vectors`` has a batch for each schema of wide events, with a column for each value (nan where
+    it was null); their single values are events of ``batch`` as well.
+    """
 
     batch: EventBatch
     rejects: list[Reject]
+    vectors: tuple[EventBatch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,10 +107,11 @@ class _Event(msgspec.Struct, gc=False):
     timestamp: str | int | float
     metric: str | msgspec.UnsetType = msgspec.UNSET
     value: float | msgspec.UnsetType = msgspec.UNSET
-    values: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    values: dict[str, float | None] | msgspec.UnsetType = msgspec.UNSET
 
 
 _Row = tuple[int, int, float]  # µs, series code, value
+_Vector = tuple[Schema, int, NDArray[np.float64]]  # series code, values in the schema's order
 
 
 class Codec:
@@ -128,6 +135,7 @@ class Codec:
         self._max_series = max_series
         self._full = False
         self._names = fastjson.NameTable()
+        self._book = SchemaBook()
         self._decoder = msgspec.json.Decoder(_Event)
         self._any = msgspec.json.Decoder()
 
@@ -152,10 +160,11 @@ class Codec:
             status, code, time, value = fastjson.scan(buffer, ends, self._names)
         rejects: list[Reject] = []
         wide: dict[int, list[_Row]] = {}
+        vectors: dict[str, list[tuple[int, _Vector]]] = {}
         todo = np.flatnonzero((status != fastjson.DONE) | (np.abs(value) > LARGEST))
         for i in todo.tolist():
             try:
-                rows = self._rows(raws[i])
+                rows, vector = self._rows(raws[i])
             except RejectedError as refusal:
                 status[i] = fastjson.SLOW
                 rejects.append(
@@ -173,6 +182,8 @@ class Codec:
             time[i], code[i], value[i] = rows[0]
             if len(rows) > 1:
                 wide[i] = rows
+            if vector is not None:
+                vectors.setdefault(vector[0].label, []).append((i, vector))
         keep = np.flatnonzero(status == fastjson.DONE)
         if wide:
             keep = np.repeat(keep, [len(wide.get(i, "1")) for i in keep.tolist()])
@@ -187,7 +198,23 @@ class Codec:
             columns[4],
             committable=committable,
         )
-        return Decoded(batch, rejects)
+        if not vectors:
+            return Decoded(batch, rejects)
+        together = []
+        for found in vectors.values():
+            at = np.array([i for i, _ in found])
+            together.append(
+                EventBatch(
+                    time[at],
+                    np.array([code for _, (_, code, _) in found], dtype=np.int32),
+                    np.stack([values for _, (_, _, values) in found]),
+                    partition[at],
+                    offset[at],
+                    found[0][1][0].names,
+                    committable,
+                )
+            )
+        return Decoded(batch, rejects, tuple(together))
 
     @staticmethod
     def _spread(wide: dict[int, list[_Row]], keep: Any, columns: list[Any]) -> None:
@@ -197,8 +224,8 @@ class Codec:
                 for column, cell in zip(columns, row, strict=False):
                     column[at + k] = cell
 
-    def _rows(self, raw: bytes | None) -> list[_Row]:
-        """The events of one message, by the strict decoder.
+    def _rows(self, raw: bytes | None) -> tuple[list[_Row], _Vector | None]:
+        """The events of one message, by the strict decoder, and their values together.
 
         Raises:
             RejectedError: with the reason.
@@ -221,7 +248,9 @@ class Codec:
                 raise RejectedError(
                     "schema", f"values holds {len(event.values)} fields, 1 to 1000 do"
                 )
-            pairs = list(event.values.items())
+            pairs = [(name, x) for name, x in event.values.items() if x is not None]
+            if not pairs:
+                raise RejectedError("value", "every one of the values is null")
         else:
             if event.metric is msgspec.UNSET:
                 raise RejectedError("schema", "field metric is missing")
@@ -235,12 +264,38 @@ class Codec:
                 )
         try:
             # All names before the first code: a message that is refused leaves no series behind.
-            for metric, _ in pairs[1:]:
+            names = (
+                [metric for metric, _ in pairs] if event.values is msgspec.UNSET else event.values
+            )
+            for metric in names:
                 check_name("metric", metric)
+                if is_vector(metric):
+                    raise SeriesNameError(
+                        f"metric {metric[:40]!r} begins with {PREFIX!r}, which is kept for Vigil's"
+                        " own series of wide events"
+                    )
             self._room(event.source, pairs)
-            return [(time, self.code(event.source, metric), float(v)) for metric, v in pairs]
+            rows = [(time, self.code(event.source, metric), float(v)) for metric, v in pairs]
+            return rows, self._vector(event)
         except SeriesNameError as error:
             raise RejectedError("name", str(error)) from error
+
+    def _vector(self, event: _Event) -> _Vector | None:
+        """The values of a wide event as one row, where they are judged together."""
+        if event.values is msgspec.UNSET:
+            return None
+        schema = self._book.schema(tuple(event.values))
+        if schema is None:
+            return None
+        if (event.source, schema.label) not in self.index.codes:
+            if self._max_series is not None and len(self.index) >= self._max_series:
+                self._book.no_series_left()
+                return None
+            if not self._book.has_room(event.source):
+                return None
+        code = self.code(event.source, schema.label)
+        values = np.array(list(event.values.values()), dtype=np.float64)  # null becomes nan
+        return schema, code, values[schema.order]
 
     def _room(self, source: str, pairs: list[tuple[str, float]]) -> None:
         """Refuse what would add series beyond the limit.
@@ -273,7 +328,9 @@ class Codec:
         """
         before = len(self.index)
         code = self.index.code(source, metric)
-        if code == before:
+        if code == before and is_vector(metric):
+            self._book.count(source)
+        elif code == before:
             self._names.add(source, metric, code)
         return code
 

@@ -346,15 +346,17 @@ class Runner:
     # -- the scoring thread ---------------------------------------------------------
 
     def _score(self, lane: Lane, decoded: Decoded, timestamps: list[int], flush: bool) -> None:
-        batch, rejects = decoded.batch, decoded.rejects
+        batches, rejects = [decoded.batch, *decoded.vectors], decoded.rejects
         if lane.silent_below:
-            batch = batch.take(lane.engine.unseen(batch))
+            batches = [batch.take(lane.engine.unseen(batch)) for batch in batches]
             rejects = [r for r in rejects if r.offset >= lane.silent_below.get(r.partition, 0)]
         parts = [
             lane.engine.process(events, version, lane.silent_below)
+            for batch in batches
             for version, events in lane.versions.split(batch)
             if len(events)
         ]
+        batch = batches[0]
         moves = self._moves(lane, batch, rejects)
         lane.scored.update(batch.committable)
         replaying = lane.replaying()

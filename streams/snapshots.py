@@ -20,14 +20,14 @@ from streams.models import PartitionOffset, StateSnapshot
 
 _STAGE = """
 CREATE TEMP TABLE IF NOT EXISTS stage_snapshot (
-    series_id bigint, last_offset bigint, state bytea
+    series_id bigint, last_offset bigint, layout text, state bytea
 ) ON COMMIT DELETE ROWS
 """
 
 _UPSERT = """
 INSERT INTO streams_statesnapshot
     (incarnation_id, partition, series_id, last_offset, layout, state, saved_at)
-SELECT %s, %s, series_id, last_offset, %s, state, now() FROM stage_snapshot
+SELECT %s, %s, series_id, last_offset, layout, state, now() FROM stage_snapshot
 ORDER BY series_id
 ON CONFLICT (incarnation_id, partition, series_id) DO UPDATE SET
     last_offset = EXCLUDED.last_offset, layout = EXCLUDED.layout, state = EXCLUDED.state,
@@ -43,10 +43,10 @@ class Chunk:
     """
 
     owned: Owned
-    layout: str
     series_ids: list[int]
     last_offsets: list[int]
-    rows: list[bytes]  # of equal length
+    layouts: list[str]
+    rows: list[bytes]
     base: int | None = None
     attempt: int = 0  # how many failed writes of its partition its taker knew of
 
@@ -69,12 +69,11 @@ def write(chunk: Chunk) -> None:
                     {
                         "series_id": np.array(chunk.series_ids, dtype=np.int64),
                         "last_offset": np.array(chunk.last_offsets, dtype=np.int64),
-                        "state": np.frombuffer(
-                            b"".join(chunk.rows), dtype=f"V{len(chunk.rows[0])}"
-                        ),
+                        "layout": [layout.encode() for layout in chunk.layouts],
+                        "state": chunk.rows,
                     },
                 )
-                cursor.execute(_UPSERT, [owned.incarnation_id, owned.partition, chunk.layout])
+                cursor.execute(_UPSERT, [owned.incarnation_id, owned.partition])
                 # The commit would do: but a caller may write twice inside one of its own.
                 cursor.execute("DELETE FROM stage_snapshot")
         if chunk.base is not None:

@@ -20,6 +20,8 @@ from streams.series import SeriesIndex
 
 log = logging.getLogger(__name__)
 
+MOST_ROWS = 4_096  # of a chunk, however short they are
+
 
 class Rows(Protocol):
     """What a snapshot is taken of: the scoring engine."""
@@ -28,10 +30,8 @@ class Rows(Protocol):
     changed: NDArray[np.bool_]
     slot_code: NDArray[np.int32]
 
-    @property
-    def layout(self) -> str: ...
-    @property
-    def row_bytes(self) -> int: ...
+    def layouts(self, slots: NDArray[np.int64]) -> list[str]: ...
+    def row_bytes(self, slots: NDArray[np.int64]) -> NDArray[np.int64]: ...
     def slots_of(self, partition: int) -> NDArray[np.int64]: ...
     def changed_slots(self, partition: int) -> NDArray[np.int64]: ...
     def last_offsets(self, slots: NDArray[np.int64]) -> NDArray[np.int64]: ...
@@ -128,15 +128,16 @@ class Snapshotter:
         self._thread.join(10)
 
     def _chunk(self, current: _Round) -> snapshots.Chunk:
-        count = max(1, self._chunk_bytes // max(1, self._rows.row_bytes))
-        slots = current.slots[current.taken : current.taken + count]
+        ahead = current.slots[current.taken : current.taken + MOST_ROWS]
+        ends = np.cumsum(self._rows.row_bytes(ahead))
+        slots = ahead[: max(1, np.searchsorted(ends, self._chunk_bytes, side="right"))]
         current.taken += len(slots)
         self._rows.changed[slots] = False
         return snapshots.Chunk(
             owned=current.owned,
-            layout=self._rows.layout,
             series_ids=self._rows.index.ids[self._rows.slot_code[slots]].tolist(),
             last_offsets=self._rows.last_offsets(slots).tolist(),
+            layouts=self._rows.layouts(slots),
             rows=self._rows.pack(slots),
             base=current.base if current.taken >= len(current.slots) else None,
             attempt=self._answered.get(_key(current.owned), 0),

@@ -16,9 +16,6 @@ from detection.base import FloatArray, IntArray
 from detection.detectors.vector_kernel import FILL, run
 from detection.vectors import NAME, VectorPool
 
-MOST_VALUES = 64
-"""Values of a wide event that are judged together; the state grows by their square."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VectorOutput:

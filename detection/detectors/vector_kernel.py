@@ -191,9 +191,10 @@ def _held_out(level: FloatArray, used: IntArray, whole: FloatArray) -> FloatArra
 @kernel
 def _quantile(ordered: FloatArray, share: float) -> float:
     at = share * (ordered.shape[0] - 1)
-    low = int(math.floor(at))
+    low = math.floor(at)
     high = min(low + 1, ordered.shape[0] - 1)
-    return ordered[low] + (at - low) * (ordered[high] - ordered[low])
+    value: float = ordered[low] + (at - low) * (ordered[high] - ordered[low])
+    return value
 
 
 @kernel
@@ -235,22 +236,24 @@ def _first_level(x: FloatArray) -> float:
         return total / count
     for i in range(START, x.shape[0]):
         if x[i] == x[i]:
-            return x[i]
-    return 0.0
+            total = x[i]
+            break
+    return total
 
 
 @kernel
 def _moved(level: float, x: float, bound: float) -> float:
-    """The level after x: small innovations are smoothed, jumps pass; a missing x changes nothing."""
-    if not x == x:
+    """The level after x: small innovations are smoothed, jumps pass, a missing x is none."""
+    if x != x:
         return level
     e = x - level
-    return level + (e - PASS * min(max(e, -bound), bound))
+    moved: float = level + (e - PASS * min(max(e, -bound), bound))
+    return moved
 
 
 @kernel
 def _train(row: FloatArray, raw: FloatArray) -> bool:
-    """Learn from raw [TRAIN, k]; False, with the row as it was, where fewer than two values move."""
+    """Learn from raw [TRAIN, k]; False, and the row stays, where fewer than two values move."""
     k = raw.shape[1]
     bounds = np.empty(k)
     level = np.empty((TRAIN - START, k))
@@ -314,7 +317,7 @@ def _train(row: FloatArray, raw: FloatArray) -> bool:
 
 @kernel
 def _drift(row: FloatArray, k: int, rate: float) -> None:
-    """Let the mean follow levels of a block ago, unless an episode touched that one or this one."""
+    """Let the mean follow levels of a block ago, unless an episode touched either."""
     for j in range(k):
         row[HEAD + 4 * k + j] += row[HEAD + j]
     row[BLOCK] += 1.0
@@ -356,7 +359,8 @@ def _score(row: FloatArray, x: FloatArray, z: FloatArray, w: FloatArray) -> floa
     total = 0.0
     for i in range(k):
         total += w[i] * w[i]
-    return total / row[ACTIVE]
+    t2: float = total / row[ACTIVE]
+    return t2
 
 
 @kernel
@@ -382,9 +386,10 @@ def run(
     distance √T², band (usual, alarm) of it, oddness, standard [m, k], share [m, k] of each value in
     T² from an oddness of 0.5 on: nan where there is none; seen [m] events of the row before.
     """
+    n: int = x.shape[0]
     k = x.shape[1]
     w, clean = np.empty(k), np.empty(k)
-    for i in range(start, x.shape[0]):
+    for i in range(start, n):
         row = state[at[i]]
         if row[FILL] >= 0.0 and buffer_of[at[i]] < 0:
             return i
@@ -426,10 +431,10 @@ def run(
                 continue
         if row[FILL] >= 0.0:
             raw = buffers[buffer_of[at[i]]]
-            n = np.int64(row[FILL])
+            filled = np.int64(row[FILL])
             for j in range(k):
-                raw[n, j] = clean[j]
+                raw[filled, j] = clean[j]
             row[FILL] += 1.0
             if row[FILL] == TRAIN:
                 row[FILL] = -1.0 if _train(row, raw) else 0.0
-    return x.shape[0]
+    return n

@@ -12,6 +12,7 @@ import pytest
 from django.conf import settings
 
 from config.wiring import load_model, scoring_base
+from detection import episodes
 from detection.base import FloatArray
 from detection.errors import StateLayoutError
 from detection.scoring import (
@@ -167,7 +168,7 @@ def test_state_of_another_layout_is_refused() -> None:
     with pytest.raises(StateLayoutError):
         other.restore(0, code, "another", rows)
     other.attach(0)
-    other.restore(0, code, made.layout, rows)
+    other.restore(0, code, made.layouts(made.slots_of(0))[0], rows)
     assert other.pack(other.slots_of(0)) == rows
 
 
@@ -187,3 +188,131 @@ def test_the_zones_clock_follows_daylight_saving(zone: str) -> None:
     for _ in range(2):
         assert clock.local_s(seconds * 1_000_000 + 999_999).tolist() == expected
     assert len(clock.local_s(np.zeros(0, dtype=np.int64))) == 0
+
+
+# -- wide events as vectors -----------------------------------------------------------------------
+
+
+def wide(made: ScoringEngine, n: int, first: int = 0, k: int = 4, sources: int = 2,
+         partition: int = 0) -> EventBatch:  # fmt: skip
+    """n wide events of these sources in turn; those from 1,000 to 1,059 are out of step."""
+    names = tuple(f"v{j}" for j in range(k))
+    at = np.arange(2_000, dtype=np.int64)  # all: BLAS rounds a part's sums in another way
+    codes = [made.index.code(f"plant-{s}", f"vector: of {k}") for s in range(sources)]
+    swing = np.sin(at[:, None] / np.array([7.0, 19.0]))
+    noise = np.stack([np.sin(at * at * (j + 2) * 0.37) for j in range(k)], axis=1)
+    values = swing @ np.array([[1.0, -2.0, 0.5, 3.0], [2.0, 1.0, -1.0, 0.3]])[:, :k] + 0.3 * noise
+    values[1_000:1_060, 1] += 20
+    at, values = at[first : first + n], values[first : first + n]
+    return EventBatch(
+        START + at * 1_000_000, np.array(codes, dtype=np.int32)[at % sources], values,
+        np.full(n, partition, dtype=np.int32), at, names, {partition: first + n},
+    )  # fmt: skip
+
+
+def test_a_vector_is_told_of_from_the_end_of_its_training_on() -> None:
+    made = engine()
+    scored = made.process(wide(made, 1_400), version(made), {})
+    assert scored.version.names == ("vector",)
+    assert len(scored.events) == 1_400 - 2 * 400
+    assert scored.events.columns == ("value",)
+    assert scored.vector is not None
+    assert scored.vector.columns == ("v0", "v1", "v2", "v3")
+    assert np.isfinite(scored.score).all()
+    assert (scored.events.values[:, 0] >= 0).all()
+    low, usual, alarm = scored.detail.expected.T
+    assert (low == 0).all()
+    assert (usual < alarm).all()
+    over = scored.events.values[:, 0] > alarm
+    assert np.array_equal(over, scored.score > 0.8)
+    onset = np.flatnonzero(scored.outcome.change == 1)
+    assert len(onset) == 2
+    assert set(scored.events.offset[onset].tolist()) == {1_000, 1_001}
+    assert (scored.vector.share[onset].argmax(axis=1) == 1).all()
+    assert scored.detail.seen.min() == 400
+    # ten events after the last odd one, not 80
+    assert len(scored.outcome.closed) == 2
+    last = scored.outcome.closed[:, 1 + episodes.END_OFFSET - episodes.EPISODE_FROM]
+    closed = scored.events.offset[scored.outcome.closed_at]
+    assert sorted((closed - last).tolist()) == [20, 20]
+    assert (made.last_offsets(made.slots_of(0)) == [1_398, 1_399]).all()
+
+
+@pytest.mark.parametrize("size", [1, 7, 250])
+def test_vectors_are_the_same_in_any_batches_and_after_a_move(size: int) -> None:
+    one, other = engine(0), engine(0)
+    whole = one.process(wide(one, 1_300), version(one), {})
+    scores, row = [], {}
+    for start in range(0, 1_300, size):
+        if start // 600 > (start - size) // 600:  # in training and after it: another process
+            slots = other.slots_of(0)
+            names = [other.index.names[c] for c in other.slot_code[slots].tolist()]
+            rows, layouts = other.pack(slots), other.layouts(slots)
+            assert [len(r) for r in rows] == other.row_bytes(slots).tolist()
+            other = engine(0)
+            other.index.code("somebody", "else")
+            for name, layout, packed in zip(names, layouts, rows, strict=True):
+                assert other.readable(layout)
+                code = np.array([other.index.code(*name)], dtype=np.int32)
+                other.restore(0, code, layout, [packed])
+        part = wide(other, min(size, 1_300 - start), start)
+        assert other.unseen(part).all()
+        scores.append(other.process(part, version(other), {}).score)
+    assert np.concatenate(scores).tobytes() == whole.score.tobytes()
+    for made in (one, other):
+        slots = made.slots_of(0)
+        rows = made.pack(slots)
+        row[made] = {
+            made.index.names[made.slot_code[s]]: r for s, r in zip(slots, rows, strict=True)
+        }
+    assert row[one] == row[other]
+
+
+def test_what_vectors_saw_in_training_is_not_seen_twice() -> None:
+    made = engine()
+    made.process(wide(made, 300), version(made), {})
+    assert not made.unseen(wide(made, 300)).any()
+    assert made.unseen(wide(made, 20, 290)).tolist() == [False] * 10 + [True] * 10
+    assert len(made.changed_slots(0)) == 2
+
+
+def test_rows_of_vectors_hold_no_state_of_other_detectors() -> None:
+    made = engine()
+    made.process(batch(made, 3), version(made), {})
+    made.process(wide(made, 900), version(made), {})
+    slots = made.slots_of(0)
+    narrow, *vectors = made.row_bytes(slots).tolist()
+    assert narrow > 8_000
+    assert all(size < 2_500 for size in vectors)
+    shared, mine, _ = made.layouts(slots)
+    assert shared != mine
+    for broken in (mine.replace("vector:1", "vector:2"), mine.replace(":k4", ":k"), mine + "x"):
+        assert not made.readable(broken)
+        with pytest.raises(StateLayoutError):
+            made.restore(0, made.slot_code[slots[1:2]], broken, made.pack(slots[1:2]))
+
+
+def test_a_partition_that_leaves_takes_its_vectors_along() -> None:
+    made = engine(0, 1)
+    for _ in range(20):
+        made.attach(0)
+        made.process(wide(made, 900), version(made), {})
+    made.process(wide(made, 900, partition=1), version(made), {})
+    assert len(made.vectors) == 4
+    assert len(made.vectors.pool(4).rows) <= 8
+    before = made.pack(made.slots_of(1))
+    made.detach(0)
+    assert len(made.vectors) == 2
+    assert made.pack(made.slots_of(1)) == before
+    made.process(batch(made, 3, partition=1, first=900), version(made), {})
+
+
+def test_without_its_detector_a_vector_sees_nothing() -> None:
+    made = engine()
+    usual = version(made)
+    detectors = {**scoring_base(settings.VIGIL)["detectors"], "vector": {"enabled": False}}
+    for off in (version(made, detectors=detectors), replace(usual, vector=None)):
+        scored = made.process(wide(made, 500), off, {})
+        assert len(scored.events) == len(scored.score) == 0
+        assert made.unseen(wide(made, 500)).all()
+    assert not len(made.vectors)

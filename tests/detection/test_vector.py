@@ -245,7 +245,7 @@ def test_memory_follows_the_number_of_values_and_buffers_are_given_back() -> Non
 def test_settings_and_shapes_are_checked() -> None:
     for wrong in ({"quiet_events": 0}, {"relearn_events": 0}, {"drift": 1.0}):
         with pytest.raises(ValueError, match="are needed"):
-            VectorDetector(**wrong)  # type: ignore[arg-type]
+            VectorDetector(**wrong)
     store = VectorStore()
     with pytest.raises(ValueError, match="vectors of 3"):
         VectorDetector().score(store.pool(3), np.zeros(1, dtype=np.int64), np.zeros((1, 4)))

@@ -79,6 +79,46 @@ def events(
     return out
 
 
+def wide_events(
+    n: int, partitions: int, seed: int = 8, values: int = 5, fault: tuple[int, int] = (430, 480)
+) -> list[Message]:
+    """``n`` wide messages of one plant a partition: values that move together, some of them null.
+
+    Those from ``fault`` on move apart; every 50th message lacks a value, so it has another schema.
+    """
+    rng = np.random.default_rng(seed)
+    mix = rng.normal(0, 1, (3, values))
+    out: list[Message] = []
+    for i in range(n):
+        partition, t = i % partitions, i // partitions
+        hidden = np.sin(t / np.array([11.0, 17.0, 29.0]) + partition)
+        x = hidden @ mix + rng.normal(0, 0.2, values)
+        if fault[0] <= t < fault[1]:
+            x[1] += 15
+        body = {f"v{j}": float(x[j]) for j in rng.permutation(values)}
+        if t % 40 == 7:
+            body["v2"] = None  # type: ignore[assignment]
+        if t % 50 == 49:
+            del body["v4"]
+        message = {
+            "source": f"plant-{partition}",
+            "values": body,
+            "timestamp": 1_704_067_200 + t * 9,
+        }
+        out.append((partition, json.dumps(message).encode()))
+    return out
+
+
+def interleaved(*kinds: list[Message]) -> list[Message]:
+    """All messages, each kind in its order and spread evenly over the whole."""
+    placed = [
+        ((i + 0.5) / len(kind), number, message)
+        for number, kind in enumerate(kinds)
+        for i, message in enumerate(kind)
+    ]
+    return [message for _, _, message in sorted(placed, key=lambda p: p[:2])]
+
+
 def produce(bootstrap: str, topic: str, messages: list[Message]) -> None:
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 50})
     for partition, value in messages:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,26 +39,33 @@ from tests.integration.harness import (
     assert_same,
     await_until,
     events,
+    interleaved,
     produce,
     stored,
+    wide_events,
 )
 from tests.streams.messages import Raw, by_partition
 
-EVENTS = 12_000
+NARROW, WIDE = 12_000, 2_400
+EVENTS = NARROW + WIDE
 PARTITIONS = 4
 SERIES = 8
 CHANGE = 700  # the offset from which on the new policy and model count, in each partition
 SIZES = (1, 7, 1_000, 10_000)
 # Through the servers every batch is a transaction: small batches get the first events only.
-SIZES_OF = {4_000: (1, 7), EVENTS: (1_000, 10_000)}
+SIZES_OF = {5_000: (1, 7), EVENTS: (1_000, 10_000)}
 POLICY = "lower from the middle on"
+VECTORS = [
+    zlib.crc32(f"plant-{p}/vector: v0 + v1 + v2 + v3 + v4".encode()) for p in range(PARTITIONS)
+]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(scope="module")
 def messages() -> list[Message]:
-    return events(EVENTS, PARTITIONS, SERIES, faults=0.006, healthy=200)
+    narrow = events(NARROW, PARTITIONS, SERIES, faults=0.006, healthy=200)
+    return interleaved(narrow, wide_events(WIDE, PARTITIONS))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +131,7 @@ def log_of(stream: Stream) -> list[Any]:
 
 @dataclass(frozen=True)
 class Scores:
-    """What the engine said of every event, sorted by place."""
+    """What the engine said of every event, sorted by place: partition, offset, series."""
 
     place: NDArray[np.int64]
     numbers: NDArray[np.float64]
@@ -137,6 +145,10 @@ class Scores:
             differ = np.flatnonzero((mine != yours).any(axis=1))
             assert not len(differ), (name, self.place[differ[:3]], len(differ))
         assert self.state == other.state
+
+
+# (partition, layout and name of each series, its row)
+Snapshot = list[tuple[int, list[str], list[tuple[str, str]], list[bytes]]]
 
 
 @dataclass
@@ -163,16 +175,22 @@ class Process:
     def score(self, messages: Sequence[Raw]) -> list[tuple[NDArray[Any], ...]]:
         """(place, numbers, votes) of each part of one batch."""
         out: list[tuple[NDArray[Any], ...]] = []
-        for version, part in self.keeper.split(self.codec.decode(messages).batch):
+        decoded = self.codec.decode(messages)
+        parts = [p for b in (decoded.batch, *decoded.vectors) for p in self.keeper.split(b)]
+        for version, part in parts:
             scored = self.engine.process(part, version, {})
-            votes = np.full((len(part), 3), np.nan)
+            events = scored.events
+            votes = np.full((len(events), 3), np.nan)
             votes[:, : scored.votes.shape[1]] = scored.votes
             found = scored.outcome
+            names = [zlib.crc32("/".join(n).encode()) for n in self.engine.index.names]
             out.append(
                 (
-                    np.stack([part.partition, part.offset], axis=1).astype(np.int64),
+                    np.stack(
+                        [events.partition, events.offset, np.array(names)[events.series]], axis=1
+                    ).astype(np.int64),
                     np.column_stack(
-                        [scored.score, scored.oddness, scored.detail.expected,
+                        [events.values, scored.score, scored.oddness, scored.detail.expected,
                          scored.detail.features, found.change, found.severity, found.sequence,
                          found.onset_offset, found.levels, found.late]
                     ),
@@ -181,19 +199,20 @@ class Process:
             )  # fmt: skip
         return out
 
-    def snapshot(self) -> list[tuple[int, str, list[tuple[str, str]], list[bytes]]]:
+    def snapshot(self) -> Snapshot:
         engine = self.engine
         out = []
         for one in self.owned:
             slots = engine.slots_of(one.partition)
             names = [engine.index.names[c] for c in engine.slot_code[slots].tolist()]
-            out.append((one.partition, engine.layout, names, engine.pack(slots)))
+            out.append((one.partition, engine.layouts(slots), names, engine.pack(slots)))
         return out
 
-    def restore(self, rows: list[tuple[int, str, list[tuple[str, str]], list[bytes]]]) -> None:
-        for partition, layout, names, packed in rows:
-            codes = np.array([self.codec.code(*name) for name in names], dtype=np.int32)
-            self.engine.restore(partition, codes, layout, packed)
+    def restore(self, snapshot: Snapshot) -> None:
+        for partition, layouts, names, packed in snapshot:
+            for name, layout, row in zip(names, layouts, packed, strict=True):
+                code = np.array([self.codec.code(*name)], dtype=np.int32)
+                self.engine.restore(partition, code, layout, [row])
 
 
 @pytest.fixture
@@ -228,7 +247,7 @@ def run(
         for partition, _, names, packed in successor.snapshot():
             state |= {f"{partition} {n}": row for n, row in zip(names, packed, strict=True)}
     place, values, votes = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.lexsort((place[:, 1], place[:, 0]))
+    order = np.lexsort((place[:, 2], place[:, 1], place[:, 0]))
     return Scores(place[order], values[order], votes[order], state)
 
 
@@ -239,13 +258,14 @@ def test_every_score_is_the_same_to_the_bit(
     expected = run(stream, owned, messages, 10_000, 1)
     new = expected.place[:, 1] >= CHANGE
     forest = expected.votes[:, 2]
-    assert len(expected.place) > 0.99 * EVENTS
+    assert len(expected.place) > 0.99 * (NARROW + 4 * WIDE)
     assert np.isnan(forest[~new]).all()
     weight = scoring_base(settings.VIGIL)["weights"]["isolation_forest"]
-    assert (weight * forest[new] == expected.numbers[new, 1]).any()  # it decides some scores
+    assert (weight * forest[new] == expected.numbers[new, 2]).any()  # it decides some scores
     onset = expected.numbers[:, -6] == episodes.ONSET
     assert onset[~new].any()
-    assert (onset & new & (expected.numbers[:, 0] < 0.8)).any()
+    assert onset[np.isin(expected.place[:, 2], VECTORS)].any()
+    assert (onset & new & (expected.numbers[:, 1] < 0.8)).any()
     for size in SIZES:
         for consumers in (1, 3):
             expected.assert_equal(run(stream, owned, messages, size, consumers))

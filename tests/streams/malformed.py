@@ -110,9 +110,9 @@ KINDS: dict[str, tuple[str, Build]] = {
         "schema value",
         lambda i: _event(metric=..., value=..., values={"cpu": 0.5, "mem": "x" * i}),
     ),
-    "values holds null": (
+    "values holds only null": (
         "schema value",
-        lambda i: _event(metric=..., value=..., values={"cpu": None, "mem": i}),
+        lambda i: _event(metric=..., value=..., values={"cpu": None, f"mem_{i}": None}),
     ),
     "values is a list": ("schema value", lambda i: _event(metric=..., value=..., values=[i])),
     "values has a bad name": (

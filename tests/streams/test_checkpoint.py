@@ -77,7 +77,9 @@ def test_the_watermark_never_goes_back(life: TopicIncarnation) -> None:
 
 
 def chunk(owned: Owned, series: list[int], state: bytes, base: int | None = None) -> Chunk:
-    return Chunk(owned, "layout", series, [7] * len(series), [state] * len(series), base)
+    return Chunk(
+        owned, series, [7] * len(series), ["layout"] * len(series), [state] * len(series), base
+    )
 
 
 def series(life: TopicIncarnation, n: int) -> list[int]:

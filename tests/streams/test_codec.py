@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from streams.codec import MAX_BYTES, Codec
-from streams.series import SeriesIndex
+from streams.series import SeriesIndex, check_name
+from streams.vectors import MOST_SCHEMAS, MOST_VALUES, label_of
 from tests.streams.malformed import malformed
 from tests.streams.messages import Raw, in_order
 
@@ -154,3 +155,92 @@ def test_series_beyond_the_limit_are_refused_and_known_ones_go_on() -> None:
     assert decoded.batch.offset.tolist() == [0, 1, 3, 5]
     assert codec.index.names == [("a", "m"), ("b", "m")]
     assert codec.code("restored", "m") == 2, "what the database holds is never refused"
+
+
+# -- wide events as vectors -----------------------------------------------------------------------
+
+
+def test_a_wide_event_is_also_one_row_of_its_schema() -> None:
+    codec = Codec(SeriesIndex())
+    messages = in_order([wide(b=2, a=1), body(), wide(c=3, a=1), wide(a=5, b=6), wide(solo=1)])
+    decoded = codec.decode(messages)
+    assert len(decoded.batch) == 8
+    assert [v.columns for v in decoded.vectors] == [("a", "b"), ("a", "c")]
+    one, other = decoded.vectors
+    assert one.values.tolist() == [[1, 2], [5, 6]]
+    assert one.offset.tolist() == [0, 3]
+    assert other.offset.tolist() == [2]
+    assert one.committable == decoded.batch.committable
+    assert one.event_time.tolist() == [TIME * 1_000_000] * 2
+    assert [codec.index.names[c] for c in one.series.tolist()] == [("web-1", "vector: a + b")] * 2
+
+
+def test_null_is_a_missing_value_of_the_same_schema() -> None:
+    codec = Codec(SeriesIndex())
+    decoded = codec.decode(in_order([wide(a=1, b=2), wide(a=None, b=3), wide(a=None, b=None)]))
+    assert decoded.batch.values[:, 0].tolist() == [1, 2, 3]
+    assert len(decoded.vectors) == 1
+    assert np.array_equal(decoded.vectors[0].values, [[1, 2], [np.nan, 3]], equal_nan=True)
+    assert [(r.offset, r.reason) for r in decoded.rejects] == [(2, "value")]
+
+
+def test_what_is_too_wide_is_judged_one_by_one_and_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    codec = Codec(SeriesIndex())
+    fits = {f"v{i:02}": float(i) for i in range(MOST_VALUES)}
+    for _ in range(3):
+        decoded = codec.decode(in_order([wide(**fits), wide(**fits, more=1.0)]))
+        assert [v.values.shape for v in decoded.vectors] == [(1, MOST_VALUES)]
+        assert len(decoded.batch) == 2 * MOST_VALUES + 1
+    assert caplog.text.count("vector.too_wide") == 1
+
+
+def test_a_source_has_so_many_schemas_also_after_a_restart(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    codec = Codec(SeriesIndex())
+    many = in_order([wide(a=1, **{f"b{i}": 1.0}) for i in range(MOST_SCHEMAS + 3)])
+    assert len(codec.decode(many).vectors) == MOST_SCHEMAS
+    assert len(codec.decode(many).batch) == 2 * len(many)
+    assert caplog.text.count("vector.too_many_schemas") == 1
+    restored = Codec(SeriesIndex())
+    for source, metric in codec.index.names:
+        restored.code(source, metric)
+    again = restored.decode(many[::-1])
+    assert sorted(v.columns for v in again.vectors) == [("a", f"b{i}") for i in range(MOST_SCHEMAS)]
+
+
+def test_names_of_vectors_are_kept_for_them() -> None:
+    label = label_of(["a", "b"])
+    codec = Codec(SeriesIndex())
+    taken = [body(metric=label), wide(**{label: 1, "a": 2}), wide(**{label: None, "a": 2})]
+    for _ in range(2):  # also once the vector itself is known
+        decoded = codec.decode(in_order([*taken, wide(a=1, b=2)]))
+        assert [r.reason for r in decoded.rejects] == ["name"] * 3
+        assert "kept for" in decoded.rejects[0].detail
+    assert [name for _, name in codec.index.names] == ["a", "b", label]
+
+
+def test_without_room_for_a_series_the_single_values_still_count() -> None:
+    codec = Codec(SeriesIndex(), max_series=2)
+    decoded = codec.decode(in_order([wide(a=1, b=2)]))
+    assert len(decoded.batch) == 2
+    assert decoded.vectors == ()
+    assert not decoded.rejects
+
+
+def test_labels_differ_as_names_do_and_can_be_stored() -> None:
+    rng = np.random.default_rng(3)
+    letters = np.array(list('ab+ ·",é'))
+    labels: dict[str, tuple[str, ...]] = {}
+    for _ in range(3_000):
+        names = {
+            "".join(rng.choice(letters, rng.integers(1, 6))) for _ in range(rng.integers(2, 5))
+        }
+        given = tuple(sorted(names))
+        assert labels.setdefault(label_of(given), given) == given
+    longest = label_of(["x" * 255, "y" * 255, "z" * 255])
+    check_name("metric", longest)
+    assert longest.startswith("vector: xxx")
+    assert " + 1 more · " in longest

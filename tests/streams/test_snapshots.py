@@ -23,10 +23,7 @@ SERIES = 6
 
 
 class Counters:
-    """A state of one number a series: the offset behind its last event."""
-
-    layout = "counters"
-    row_bytes = 8
+    """A state of one number a series, the offset behind its last event, in rows of any length."""
 
     def __init__(self, stream: Stream) -> None:
         self.index = SeriesIndex()
@@ -47,8 +44,14 @@ class Counters:
     def last_offsets(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         return self.seen[slots] - 1
 
+    def layouts(self, slots: NDArray[np.int64]) -> list[str]:
+        return [f"{8 + slot} bytes" for slot in slots.tolist()]
+
+    def row_bytes(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        return 8 + slots
+
     def pack(self, slots: NDArray[np.int64]) -> list[bytes]:
-        return [int(x).to_bytes(8, "little") for x in self.seen[slots]]
+        return [int(self.seen[s]).to_bytes(8 + s, "little") for s in slots.tolist()]
 
 
 class Lab:
@@ -58,7 +61,7 @@ class Lab:
         stream = Stream.objects.create(name="raw", topic="raw")
         self.owned: Owned = checkpoint.acquire(checkpoint.incarnation(stream, "id-1"), 0, "me")
         self.rows = Counters(stream)
-        self.snapshotter = Snapshotter(self.rows, 0.0, 8 * rows_per_chunk)
+        self.snapshotter = Snapshotter(self.rows, 0.0, 13 * rows_per_chunk)
         self.offset = 0
         self.now = 0.0
         self.events: list[list[int]] = [[] for _ in range(SERIES)]
@@ -88,6 +91,8 @@ class Lab:
             row.series_id: int.from_bytes(bytes(row.state), "little")
             for row in StateSnapshot.objects.all()
         }
+        for row in StateSnapshot.objects.all():
+            assert row.layout == f"{len(bytes(row.state))} bytes"
         for slot, series_id in enumerate(self.rows.index.ids.tolist()):
             events = [offset for offset in self.events[slot] if offset <= base]
             assert stored.get(series_id, 0) >= max(events, default=0), (slot, base, stored)
