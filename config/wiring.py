@@ -97,14 +97,18 @@ def warm_up(config: VigilConfig) -> None:
     """Compile or load every kernel before the first real batch: readiness means no pause later."""
     engine = ScoringEngine(SeriesIndex())
     codec = Codec(engine.index)
-    body = b'{"source": "a", "metric": "b", "value": 1.5, "timestamp": "2024-01-01T00:00:00Z"}'
+    bodies = [
+        b'{"source": "a", "metric": "b", "value": 1.5, "timestamp": "2024-01-01T00:00:00Z"}',
+        b'{"source": "a", "values": {"b": 1.5, "c": 2}, "timestamp": "2024-01-01T00:00:00Z"}',
+    ]
     payload = {**scoring_base(config), "time_zone": "UTC", "policies": [], "models": []}
     version = compile_version(0, payload, load_model)
     engine.attach(0)
     compile_models()  # a champion may come at any time
     for _ in range(2):
-        batch = codec.decode([_Sample(body)]).batch
-        engine.process(batch, version, {})
+        decoded = codec.decode([_Sample(body) for body in bodies])
+        for batch in (decoded.batch, *decoded.vectors):
+            engine.process(batch, version, {})
 
 
 def settle() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from config.evaluations import injected, labels, nab, normal, recurring, weights
+from config.evaluations import injected, labels, nab, normal, recurring, skab, weights
 
 # Each module has HELP, add_arguments(parser) and run(config, options, out).
 KINDS: dict[str, ModuleType] = {
     "nab": nab,
+    "skab": skab,
     "normal": normal,
     "injected": injected,
     "recurring": recurring,
