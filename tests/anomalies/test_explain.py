@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from anomalies.explain import anomaly_type, number, sentence
+from anomalies.explain import anomaly_type, number, sentence, vector_sentence
 from anomalies.models import AnomalyType
 from detection.detectors.online import REASONS
 
@@ -73,3 +73,28 @@ def test_without_a_band_or_inside_it_the_sentence_still_holds() -> None:
     assert "inside the 31 to 51 expected" in told(45, (31, 41, 51))
     assert "has not moved" in told(45, (31, 41, 51), kind=AnomalyType.FLATLINE)
     assert "inside the 41 to 41" in told(45, (41, 41, 41))
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ({"flow": 0.9, "heat": 0.1}, "Most of that is flow (90 %)."),
+        ({"flow": 0.5, "heat": 0.3, "rpm": 0.2}, "flow (50 %), heat (30 %) and rpm (20 %)."),
+        ({"flow": 0.6, "heat": 0.38, "rpm": 0.02}, "Most of that is flow (60 %) and heat (38 %)."),
+        ({f"v{i}": 0.1 for i in range(10)}, "The largest parts of that are v0 (10 %), v1 (10 %)"),
+        ({f"v{i}": 0.02 for i in range(50)}, "are spread over all of them."),
+    ],
+)
+def test_a_vectors_sentence_names_the_largest_shares(shares: dict[str, float], said: str) -> None:
+    text = vector_sentence("pump-3", 6.204, 0.81, 3.1, shares)
+    assert text.startswith(
+        "The values of pump-3 together lay 6.204 from their usual pattern (usually 0.81, an alarm"
+        " from 3.1 on)."
+    )
+    assert said in text
+
+
+def test_a_vectors_sentence_does_not_claim_a_distance_that_is_no_alarm() -> None:
+    text = vector_sentence("pump-3", 2.0, 0.81, 3.1, {})
+    assert "which is no alarm by itself" in text
+    assert "trained models" in text

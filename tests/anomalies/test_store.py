@@ -228,3 +228,55 @@ def test_all_events_go_to_the_topic_before_the_transaction_and_once(lab: Lab) ->
     odd = [r for r in rows if r["is_anomaly"]]
     assert [r["offset"] for r in odd] == [2 * SPIKE]
     assert odd[0]["anomaly_score"] >= 0.8
+
+
+def wide(lab: Lab, n: int) -> EventBatch:
+    """n wide events of one pump; its flow leaves the others from 500 to 519 on."""
+    step = np.arange(n, dtype=np.int64)
+    swing = np.sin(step[:, None] / np.array([7.0, 19.0]))
+    noise = np.stack([np.sin(step * step * (j + 2) * 0.37) for j in range(3)], axis=1)
+    values = swing @ np.array([[1.0, -2.0, 3.0], [2.0, 1.0, 0.3]]) + 0.3 * noise
+    values[500:520, 1] += 20
+    code = lab.engine.index.code("pump-1", "vector: amps + flow + heat")
+    return EventBatch(
+        START + step * MINUTE, np.full(n, code, dtype=np.int32), values,
+        np.zeros(n, dtype=np.int32), step, ("amps", "flow", "heat"), {0: n},
+    )  # fmt: skip
+
+
+def test_a_vectors_anomaly_holds_the_share_of_each_value(lab: Lab) -> None:
+    scored = lab.engine.process(wide(lab, 600), lab.version, {})
+    SeriesStore().ensure(lab.stream, lab.engine.index)
+    pending = lab.sink.build([scored], {0: lab.owned}, flush=True)
+    lab.store(pending)
+    row = Anomaly.objects.get()
+    assert (row.source, row.metric) == ("pump-1", "vector: amps + flow + heat")
+    assert row.anomaly_type == "multivariate"
+    assert row.offset == 500
+    assert row.state == "closed"
+    assert row.direction == 1
+    assert list(row.detectors) == ["vector"]
+    assert row.detectors["vector"] == row.score > 0.8
+    assert list(row.features) == ["amps", "flow", "heat"]
+    assert row.expected_low == 0 < row.expected_mid < row.expected_high < row.value
+    shares = row.evidence["shares"]
+    assert sum(shares.values()) == pytest.approx(1)
+    assert max(shares, key=shares.__getitem__) == "flow"
+    assert "together lay" in row.explanation
+    assert "flow" in row.explanation
+    outbox = Outbox.objects.get(sequence=0).payload
+    assert outbox["anomaly_type"] == "multivariate"
+    assert outbox["explanation"] == row.explanation
+    rollups = Rollup.objects.all()
+    assert sum(r.count for r in rollups) == 200  # of what was judged, not of the training
+    assert min(r.min for r in rollups) >= 0
+    series = Series.objects.get()
+    assert (series.events, series.last_value) == (200, rollups.latest("minute").last)
+
+
+def test_a_vector_in_training_leaves_its_series_and_no_rows(lab: Lab) -> None:
+    scored = lab.engine.process(wide(lab, 300), lab.version, {})
+    SeriesStore().ensure(lab.stream, lab.engine.index)
+    lab.store(lab.sink.build([scored], {0: lab.owned}, flush=True))
+    assert Series.objects.get().events == 0
+    assert not Rollup.objects.exists()

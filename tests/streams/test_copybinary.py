@@ -69,3 +69,21 @@ def test_columns_that_do_not_lie_in_one_piece_are_copied_as_well(raw: psycopg.Co
     rows = raw.execute("SELECT whole, many FROM stage_copy ORDER BY whole").fetchall()
     assert [row[0] for row in rows] == wide[::2, 1].tolist()
     assert sorted(row[1] for row in rows) == sorted(wide[::-2].tolist())
+
+
+def test_bytes_of_any_length_come_last_and_arrive_exactly(raw: psycopg.Connection) -> None:
+    raw.execute("CREATE TEMP TABLE stage_bytes (n bigint, name text, data bytea) ON COMMIT DROP")
+    data = [bytes(range(256)) * i for i in (0, 1, 40)]
+    names = ["", "é 漢", "x" * 1000]
+    columns: dict[str, copybinary.Column] = {
+        "n": np.arange(3), "name": [n.encode() for n in names], "data": data,
+    }  # fmt: skip
+    with raw.cursor() as cursor:
+        copybinary.copy(cursor, "stage_bytes", columns)
+        copybinary.copy(cursor, "stage_bytes", {"n": np.zeros(0, np.int64), "data": []})
+    rows = raw.execute("SELECT n, name, data FROM stage_bytes ORDER BY n").fetchall()
+    assert [(n, name, bytes(d)) for n, name, d in rows] == list(
+        zip(range(3), names, data, strict=True)
+    )
+    with pytest.raises(ValueError, match="come after"):
+        copybinary.encode({"data": data, "n": np.arange(3)})
