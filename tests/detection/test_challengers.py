@@ -96,7 +96,7 @@ def judged(counted: CompiledVersion, cuts: list[int], restart_at: int = -1) -> l
         if start == restart_at:
             slots = made.slots_of(0)
             codes = made.slot_code[slots]
-            rows, layout, names = made.pack(slots), made.layout, made.index.names
+            rows, layout, names = made.pack(slots), made.layouts(slots)[0], made.index.names
             made = engine()
             again = [made.index.code(*names[c]) for c in codes.tolist()]
             made.restore(0, np.array(again, dtype=np.int32), layout, rows)
