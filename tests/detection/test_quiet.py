@@ -240,7 +240,7 @@ def test_a_restart_from_a_snapshot_changes_nothing() -> None:
     first = one.process(batch(one, 0, 3_000), version, {})
     assert (first.outcome.levels & HELD_BACK).any()
     other.restore(
-        0, np.array([other.index.code("a", "b")], dtype=np.int32), one.layout,
+        0, np.array([other.index.code("a", "b")], dtype=np.int32), one.layouts(one.slots_of(0))[0],
         one.pack(one.slots_of(0)),
     )  # fmt: skip
     a = one.process(batch(one, 3_000, 6_000), version, {}).outcome
