@@ -139,7 +139,8 @@ class ChangePointDetector:
 
     Chosen by measurement over Bayesian online change point detection (Adams & MacKay 2007, 32 run
     lengths, the same values): as early on independent data, but a model of independent normal
-    values calls every daily rise, switch and burst a change, and costs fifteen times as much.
+    values calls heavy tails, switches and bursts changes (docs/detection.md has the figures), at
+    ten times the cost.
     """
 
     name = "change_point"

@@ -80,20 +80,33 @@ def _quantile(row: FloatArray, size: int, share: float) -> float:
 
 @kernel
 def _mad(row: FloatArray, size: int, median: float) -> float:
-    """Median of the distances from the median: two sorted runs, merged from the middle outwards."""
-    left, right = (size - 1) // 2, (size - 1) // 2 + 1
-    last, now = 0.0, 0.0
-    for _ in range(size // 2 + 1):
-        last = now
-        below = median - _sorted(row, left) if left >= 0 else np.inf
-        above = _sorted(row, right) - median if right < size else np.inf
-        if below <= above:
-            now = below
-            left -= 1
+    """Median of the distances from the median, which rise in two runs, to the left and the right.
+
+    The k-th of both is found by how many of the left are among the k smallest, in log2 k steps.
+    """
+    lefts = (size - 1) // 2 + 1
+    rights = size - lefts
+    k = size // 2 + size % 2
+    low, high = max(0, k - rights), min(k, lefts)
+    while low < high:
+        taken = (low + high) // 2
+        if median - _sorted(row, lefts - 1 - taken) < _sorted(row, lefts + k - taken - 1) - median:
+            low = taken + 1
         else:
-            now = above
-            right += 1
-    return now if size % 2 else 0.5 * (last + now)
+            high = taken
+    last = 0.0
+    if low > 0:
+        last = median - _sorted(row, lefts - low)
+    if k > low:
+        last = max(last, _sorted(row, lefts + k - low - 1) - median)
+    if size % 2:
+        return last
+    following = np.inf
+    if low < lefts:
+        following = median - _sorted(row, lefts - 1 - low)
+    if k - low < rights:
+        following = min(following, _sorted(row, lefts + k - low) - median)
+    return 0.5 * (last + following)
 
 
 @kernel

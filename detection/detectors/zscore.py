@@ -63,7 +63,7 @@ class ZScoreDetector:
     def __init__(
         self,
         threshold: float = 3.0,
-        method: str = "zscore",
+        method: str = "zscore",  # in scoring versions stored before each method had its detector
         rate: float = 0.002,
         warm_up: int = 30,
     ) -> None:
