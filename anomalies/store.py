@@ -29,7 +29,8 @@ from detection.ensemble import score_from_oddness
 from detection.scoring import ScoredBatch, ScoringEngine, VectorDetail
 from detection.tally import Tallier, Tally
 from detection.thresholds import Policy
-from streams import copybinary, rollups
+from streams import arrays, rollups
+from streams.arrays import Array, Float8, Int2, Int4, Int8, Moments
 from streams.checkpoint import Owned
 from streams.clock import from_us
 from streams.models import Stream
@@ -40,22 +41,20 @@ _NAMESPACE = uuid.UUID("6f0f4c0a-6f6b-5f0e-9a53-3b1c9a0f7d11")
 
 _REMEMBERED_IDS = 50_000
 
-_STAGE_CANDIDATES = """
-CREATE TEMP TABLE IF NOT EXISTS stage_candidate (
-    series_id bigint, incarnation_id bigint, partition integer, "offset" bigint,
-    event_at timestamptz, value float8, score float8, direction smallint, deviation float8,
-    expected_mid float8, levels integer
-) ON COMMIT DELETE ROWS
-"""
-
 _INSERT_CANDIDATES = """
 INSERT INTO anomalies_candidate (series_id, incarnation_id, partition, "offset", event_at, value,
     score, direction, deviation, expected_mid, levels)
-SELECT series_id, incarnation_id, partition, "offset", event_at, value, score, direction,
+SELECT series_id, incarnation_id, partition, place, event_at, value, score, direction,
     NULLIF(deviation, 'NaN'), NULLIF(expected_mid, 'NaN'), levels
-FROM stage_candidate ORDER BY incarnation_id, partition, "offset", series_id
+FROM unnest(%b::int8[], %b::int8[], %b::int4[], %b::int8[], %b::timestamptz[], %b::float8[],
+    %b::float8[], %b::int2[], %b::float8[], %b::float8[], %b::int4[])
+    AS row (series_id, incarnation_id, partition, place, event_at, value, score, direction,
+    deviation, expected_mid, levels)
+ORDER BY incarnation_id, partition, place, series_id
 ON CONFLICT (incarnation_id, partition, "offset", series_id) DO NOTHING
 """
+
+_CANDIDATE_TYPES = (Int8, Int8, Int4, Int8, Moments, Float8, Float8, Int2, Float8, Float8, Int4)
 
 _UPDATE_EPISODES = """
 UPDATE anomalies_anomaly AS a SET
@@ -68,13 +67,6 @@ FROM unnest(%s::uuid[], %s::text[], %s::smallint[], %s::bigint[], %s::bigint[], 
     %s::float8[], %s::float8[], %s::bigint[])
     AS u (id, state, severity, end_us, last_offset, count, peak_score, peak_value, peak_us)
 WHERE a.id = u.id
-"""
-
-_STAGE_SERIES = """
-CREATE TEMP TABLE IF NOT EXISTS stage_series (
-    id bigint, first_at timestamptz, last_at timestamptz, value float8, partition integer,
-    events bigint, held_back bigint, raised_threshold float8
-) ON COMMIT DELETE ROWS
 """
 
 _UPDATE_SERIES = """
@@ -91,7 +83,9 @@ UPDATE streams_series AS s SET
     held_back = CASE WHEN s.last_partition IS NULL OR s.last_partition = u.partition
                 THEN u.held_back ELSE GREATEST(s.held_back, u.held_back) END,
     raised_threshold = NULLIF(u.raised_threshold, 0)
-FROM stage_series AS u
+FROM unnest(%b::int8[], %b::timestamptz[], %b::timestamptz[], %b::float8[], %b::int4[],
+    %b::int8[], %b::int8[], %b::float8[])
+    AS u (id, first_at, last_at, value, partition, events, held_back, raised_threshold)
 WHERE s.id = u.id
 """
 
@@ -128,10 +122,10 @@ class Pending:
     anomalies: list[Anomaly] = field(default_factory=list)
     outbox: list[Outbox] = field(default_factory=list)
     updates: dict[uuid.UUID, tuple[Any, ...]] = field(default_factory=dict)
-    candidates: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    candidates: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
     rollups: list[RollupRows] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
-    series: dict[str, NDArray[Any]] | None = None
+    series: tuple[Array, ...] | None = None
     flushed: NDArray[np.int64] | None = None
     found: Found = field(default_factory=Found)
     events: list[Record] = field(default_factory=list)  # of `emit: all`, until they are sent
@@ -407,19 +401,19 @@ class AnomalySink:
         deviation = value - mid
         lives = {p: life.incarnation_id for p, life in owned.items()}
         pending.candidates.append(
-            {
-                "series_id": self._engine.index.ids[events.series[at]],
-                "incarnation_id": _by_partition(events.partition[at], lives),
-                "partition": events.partition[at],
-                "offset": events.offset[at],
-                "event_at": copybinary.timestamps(events.event_time[at]),
-                "value": value,
-                "score": scored.score[at],
-                "direction": np.sign(np.nan_to_num(deviation)).astype(np.int16),
-                "deviation": deviation,
-                "expected_mid": mid,
-                "levels": out.levels[at],
-            }
+            (
+                self._engine.index.ids[events.series[at]],
+                _by_partition(events.partition[at], lives),
+                events.partition[at],
+                events.offset[at],
+                events.event_time[at],
+                value,
+                scored.score[at],
+                np.sign(np.nan_to_num(deviation)),
+                deviation,
+                mid,
+                out.levels[at],
+            )
         )
 
     def _segments(self, scored: ScoredBatch, owned: dict[int, Owned], pending: Pending) -> None:
@@ -442,19 +436,16 @@ class AnomalySink:
         pending.rollups.append(self._rollup_rows(slots, segment, owned))
         pending.flushed = slots
 
-        def moments(column: int) -> NDArray[np.int64]:
-            return copybinary.timestamps(rows[:, column].astype(np.int64))
-
-        pending.series = {
-            "id": self._engine.index.ids[self._engine.slot_code[slots]],
-            "first_at": moments(episodes.FIRST_TIME),
-            "last_at": moments(episodes.WATERMARK),
-            "value": np.ascontiguousarray(rows[:, episodes.R_LAST]),
-            "partition": self._engine.slot_partition[slots],
-            "events": rows[:, episodes.EVENTS].astype(np.int64),
-            "held_back": rows[:, episodes.HELD].astype(np.int64),
-            "raised_threshold": np.ascontiguousarray(rows[:, episodes.QUIET_NOW]),
-        }
+        pending.series = (
+            Int8(self._engine.index.ids[self._engine.slot_code[slots]]),
+            Moments(rows[:, episodes.FIRST_TIME].astype(np.int64)),
+            Moments(rows[:, episodes.WATERMARK].astype(np.int64)),
+            Float8(rows[:, episodes.R_LAST]),
+            Int4(self._engine.slot_partition[slots]),
+            Int8(rows[:, episodes.EVENTS]),
+            Int8(rows[:, episodes.HELD]),
+            Float8(rows[:, episodes.QUIET_NOW]),
+        )
 
     def _rollup_rows(
         self, slots: NDArray[np.int64], rows: NDArray[np.float64], owned: dict[int, Owned]
@@ -493,7 +484,7 @@ class AnomalySink:
     # -- writing -------------------------------------------------------------------------------
 
     def prepare(self, pending: Pending) -> None:
-        """Outside the transaction: events for the topic, staging tables and day partitions.
+        """Outside the transaction: events for the topic, the connection and day partitions.
 
         Raises:
             DeliveryError: the broker did not take the events.
@@ -506,9 +497,10 @@ class AnomalySink:
         # psycopg's own cursors raise psycopg's errors: the runner waits out Django's.
         with connection.wrap_database_errors:
             if raw is not self._connection:
-                rollups.prepare(raw)
-                raw.execute(_STAGE_CANDIDATES)
-                raw.execute(_STAGE_SERIES)
+                # A crash of the server may undo the last commits, always offsets and rows
+                # together, and only the latest: they are scored once more to the same rows.
+                raw.execute("SET synchronous_commit TO off")
+                arrays.register(raw)
                 self._connection = raw
             for rows in pending.rollups:
                 self._days.ensure(raw, rows.minute_us, self._now())
@@ -522,19 +514,18 @@ class AnomalySink:
                 _insert(cursor, _INSERT_ANOMALIES, Anomaly, pending.anomalies, now)
             if pending.updates:
                 ids = sorted(pending.updates)
-                columns = [list(c) for c in zip(*(pending.updates[i] for i in ids), strict=True)]
-                cursor.execute(_UPDATE_EPISODES, [ids, *columns])
+                cells = [list(c) for c in zip(*(pending.updates[i] for i in ids), strict=True)]
+                cursor.execute(_UPDATE_EPISODES, [ids, *cells])
             if pending.outbox:
                 _insert(cursor, _INSERT_OUTBOX, Outbox, pending.outbox, now)
             if pending.candidates:
-                for rows in pending.candidates:
-                    copybinary.copy(cursor, "stage_candidate", rows)
-                cursor.execute(_INSERT_CANDIDATES)
+                parts = zip(*pending.candidates, strict=True)
+                columns = zip(_CANDIDATE_TYPES, map(np.concatenate, parts), strict=True)
+                cursor.execute(_INSERT_CANDIDATES, [kind(column) for kind, column in columns])
             if pending.rollups:
                 rollups.write(cursor, _joined(pending.rollups))
             if pending.series is not None:
-                copybinary.copy(cursor, "stage_series", pending.series)
-                cursor.execute(_UPDATE_SERIES)
+                cursor.execute(_UPDATE_SERIES, pending.series)
             tally.write(cursor, self._stream.pk, pending.tally)
 
     @staticmethod

@@ -120,7 +120,7 @@ def settle() -> None:
     gc.set_threshold(200_000, 20, 100)
     # Three threads share the interpreter; at the default of 5 ms one would starve the others
     # behind every short call into numpy.
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.0001)
 
 
 class _Sample:

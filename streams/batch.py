@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,4 +54,34 @@ class EventBatch:
             self.offset[chosen],
             self.columns,
             self.committable,
+        )
+
+    def of(self, partitions: Collection[int]) -> EventBatch:
+        """The events and the places of these partitions only."""
+        batch = self.take(np.isin(self.partition, list(partitions)))
+        places = {p: next_ for p, next_ in self.committable.items() if p in partitions}
+        return replace(batch, committable=places)
+
+    @classmethod
+    def joined(cls, parts: Sequence[EventBatch]) -> EventBatch:
+        """Narrow batches one behind the other; of a partition, parts come in order of offset."""
+        if not parts:
+            none = np.zeros(0)
+            return cls(
+                none.astype(np.int64),
+                none.astype(np.int32),
+                none.reshape(0, 1),
+                none.astype(np.int32),
+                none.astype(np.int64),
+            )
+        places: dict[int, int] = {}
+        for part in parts:
+            places |= part.committable
+        return cls(
+            np.concatenate([part.event_time for part in parts]),
+            np.concatenate([part.series for part in parts]),
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.partition for part in parts]),
+            np.concatenate([part.offset for part in parts]),
+            committable=places,
         )

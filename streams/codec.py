@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
@@ -65,6 +65,19 @@ class Decoded:
     batch: EventBatch
     rejects: list[Reject]
     vectors: tuple[EventBatch, ...] = ()
+
+    def of(self, partitions: Collection[int]) -> Decoded:
+        """What is of these partitions."""
+        rejects = [r for r in self.rejects if r.partition in partitions]
+        return Decoded(self.batch.of(partitions), rejects)
+
+
+def joined(pieces: Sequence[Decoded]) -> Decoded:
+    """Decoded pieces of one stream as one, in their order."""
+    if len(pieces) == 1:
+        return pieces[0]
+    rejects = [reject for piece in pieces for reject in piece.rejects]
+    return Decoded(EventBatch.joined([piece.batch for piece in pieces]), rejects)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,6 +20,7 @@ SLOW, DONE = 0, 1
 
 _strtod: Any = types.ExternalFunction("strtod", types.double(types.uintp, types.uintp))
 _POWERS = np.array([10.0**e for e in range(23)])
+_PLAIN = np.array([32 <= c < 127 and c not in b'"\\' for c in range(256)])
 _BAD: Any = np.int64(-9223372036854775808)
 
 
@@ -90,15 +91,21 @@ def scan(
 
 
 @njit(cache=True, nogil=True)
+def _byte(row: Any, at: Any) -> Any:
+    """``row[at]``; an unsigned place spares the check for one counted from the end."""
+    return row[np.uintp(at)]
+
+
+@njit(cache=True, nogil=True)
 def _hash(row: Any, a: int, a_len: int, b: int, b_len: int) -> Any:
     """FNV-1a over source, a separator no UTF-8 text holds, and metric."""
     h = np.uint64(14695981039346656037)
     prime = np.uint64(1099511628211)
     for j in range(a, a + a_len):
-        h = (h ^ np.uint64(row[j])) * prime
+        h = (h ^ np.uint64(_byte(row, j))) * prime
     h = (h ^ np.uint64(255)) * prime
     for j in range(b, b + b_len):
-        h = (h ^ np.uint64(row[j])) * prime
+        h = (h ^ np.uint64(_byte(row, j))) * prime
     return h ^ (h >> np.uint64(32))
 
 
@@ -137,12 +144,12 @@ def _find(
         if hashes[i] == h and spans[i, 1] == a_len and spans[i, 3] == b_len:
             same = True
             for j in range(a_len):
-                if arena[spans[i, 0] + j] != buf[a + j]:
+                if _byte(arena, spans[i, 0] + j) != _byte(buf, a + j):
                     same = False
                     break
             if same:
                 for j in range(b_len):
-                    if arena[spans[i, 2] + j] != buf[b + j]:
+                    if _byte(arena, spans[i, 2] + j) != _byte(buf, b + j):
                         same = False
                         break
             if same:
@@ -153,7 +160,9 @@ def _find(
 
 @njit(cache=True, nogil=True)
 def _space(buf: Any, at: int, end: int) -> int:
-    while at < end and (buf[at] == 32 or buf[at] == 10 or buf[at] == 13 or buf[at] == 9):
+    while at < end and (
+        _byte(buf, at) == 32 or _byte(buf, at) == 10 or _byte(buf, at) == 13 or _byte(buf, at) == 9
+    ):
         at += 1
     return at
 
@@ -161,14 +170,9 @@ def _space(buf: Any, at: int, end: int) -> int:
 @njit(cache=True, nogil=True)
 def _text(buf: Any, at: int, end: int) -> int:
     """Index of the closing quote of plain ASCII text that starts at ``at``, or -1."""
-    while at < end:
-        c = buf[at]
-        if c == 34:
-            return at
-        if c < 32 or c >= 127 or c == 92:
-            return -1
+    while at < end and _PLAIN[_byte(buf, at)]:
         at += 1
-    return -1
+    return at if at < end and _byte(buf, at) == 34 else -1
 
 
 @njit(cache=True, nogil=True)
@@ -176,42 +180,42 @@ def _key(buf: Any, at: int, length: int) -> int:
     """0 source, 1 metric, 2 value, 3 timestamp, -1 any other."""
     if length == 6:
         if (
-            buf[at] == 115
-            and buf[at + 1] == 111
-            and buf[at + 2] == 117
-            and buf[at + 3] == 114
-            and buf[at + 4] == 99
-            and buf[at + 5] == 101
+            _byte(buf, at) == 115
+            and _byte(buf, at + 1) == 111
+            and _byte(buf, at + 2) == 117
+            and _byte(buf, at + 3) == 114
+            and _byte(buf, at + 4) == 99
+            and _byte(buf, at + 5) == 101
         ):
             return 0
         if (
-            buf[at] == 109
-            and buf[at + 1] == 101
-            and buf[at + 2] == 116
-            and buf[at + 3] == 114
-            and buf[at + 4] == 105
-            and buf[at + 5] == 99
+            _byte(buf, at) == 109
+            and _byte(buf, at + 1) == 101
+            and _byte(buf, at + 2) == 116
+            and _byte(buf, at + 3) == 114
+            and _byte(buf, at + 4) == 105
+            and _byte(buf, at + 5) == 99
         ):
             return 1
     elif length == 5:
         if (
-            buf[at] == 118
-            and buf[at + 1] == 97
-            and buf[at + 2] == 108
-            and buf[at + 3] == 117
-            and buf[at + 4] == 101
+            _byte(buf, at) == 118
+            and _byte(buf, at + 1) == 97
+            and _byte(buf, at + 2) == 108
+            and _byte(buf, at + 3) == 117
+            and _byte(buf, at + 4) == 101
         ):
             return 2
     elif length == 9 and (
-        buf[at] == 116
-        and buf[at + 1] == 105
-        and buf[at + 2] == 109
-        and buf[at + 3] == 101
-        and buf[at + 4] == 115
-        and buf[at + 5] == 116
-        and buf[at + 6] == 97
-        and buf[at + 7] == 109
-        and buf[at + 8] == 112
+        _byte(buf, at) == 116
+        and _byte(buf, at + 1) == 105
+        and _byte(buf, at + 2) == 109
+        and _byte(buf, at + 3) == 101
+        and _byte(buf, at + 4) == 115
+        and _byte(buf, at + 5) == 116
+        and _byte(buf, at + 6) == 97
+        and _byte(buf, at + 7) == 109
+        and _byte(buf, at + 8) == 112
     ):
         return 3
     return -1
@@ -222,30 +226,30 @@ def _number(buf: Any, address: Any, at: Any, end: Any) -> Any:
     """(index behind the number or -1, its double, its int where it is a plain one, else _BAD)."""
     start = at
     negative = False
-    if at < end and buf[at] == 45:
+    if at < end and _byte(buf, at) == 45:
         negative = True
         at += 1
     mantissa: Any = np.int64(0)
     digits = 0
     exponent: Any = 0
-    if at < end and buf[at] == 48:
+    if at < end and _byte(buf, at) == 48:
         at += 1
         digits = 0
     else:
         first = at
-        while at < end and buf[at] >= 48 and buf[at] <= 57:
-            mantissa = mantissa * 10 + (np.int64(buf[at]) - 48)
+        while at < end and _byte(buf, at) >= 48 and _byte(buf, at) <= 57:
+            mantissa = mantissa * 10 + (np.int64(_byte(buf, at)) - 48)
             at += 1
         digits = at - first
         if digits == 0:
             return -1, 0.0, _BAD
     plain = True
-    if at < end and buf[at] == 46:
+    if at < end and _byte(buf, at) == 46:
         plain = False
         at += 1
         first = at
-        while at < end and buf[at] >= 48 and buf[at] <= 57:
-            mantissa = mantissa * 10 + (np.int64(buf[at]) - 48)
+        while at < end and _byte(buf, at) >= 48 and _byte(buf, at) <= 57:
+            mantissa = mantissa * 10 + (np.int64(_byte(buf, at)) - 48)
             at += 1
         if at == first:
             return -1, 0.0, _BAD
@@ -255,19 +259,19 @@ def _number(buf: Any, address: Any, at: Any, end: Any) -> Any:
         # the mantissa has overflowed: only its text is right
         mantissa = np.int64(9223372036854775807)
         plain = False
-    if at < end and (buf[at] == 101 or buf[at] == 69):
+    if at < end and (_byte(buf, at) == 101 or _byte(buf, at) == 69):
         plain = False
         at += 1
         sign = 1
-        if at < end and (buf[at] == 43 or buf[at] == 45):
-            if buf[at] == 45:
+        if at < end and (_byte(buf, at) == 43 or _byte(buf, at) == 45):
+            if _byte(buf, at) == 45:
                 sign = -1
             at += 1
         first = at
         power: Any = 0
-        while at < end and buf[at] >= 48 and buf[at] <= 57:
+        while at < end and _byte(buf, at) >= 48 and _byte(buf, at) <= 57:
             if power < 10000:
-                power = power * 10 + (np.int64(buf[at]) - 48)
+                power = power * 10 + (np.int64(_byte(buf, at)) - 48)
             at += 1
         if at == first:
             return -1, 0.0, _BAD
@@ -310,7 +314,7 @@ def _scan(
         end = ends[i]
         at = _space(buf, begin, end)
         begin = end
-        if at >= end or buf[at] != 123:
+        if at >= end or _byte(buf, at) != 123:
             continue
         at += 1
         seen = 0
@@ -323,7 +327,7 @@ def _scan(
         ok = True
         while True:
             at = _space(buf, at, end)
-            if at >= end or buf[at] != 34:
+            if at >= end or _byte(buf, at) != 34:
                 ok = False
                 break
             close = _text(buf, at + 1, end)
@@ -336,14 +340,14 @@ def _scan(
                 break
             seen |= 1 << key
             at = _space(buf, close + 1, end)
-            if at >= end or buf[at] != 58:
+            if at >= end or _byte(buf, at) != 58:
                 ok = False
                 break
             at = _space(buf, at + 1, end)
             if at >= end:
                 ok = False
                 break
-            if buf[at] == 34:
+            if _byte(buf, at) == 34:
                 close = _text(buf, at + 1, end)
                 if close < 0 or key == 2:
                     ok = False
@@ -382,10 +386,10 @@ def _scan(
             if at >= end:
                 ok = False
                 break
-            if buf[at] == 44:
+            if _byte(buf, at) == 44:
                 at += 1
                 continue
-            if buf[at] == 125:
+            if _byte(buf, at) == 125:
                 at = _space(buf, at + 1, end)
                 ok = at == end
                 break

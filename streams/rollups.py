@@ -1,4 +1,4 @@
-"""Writes minute rollups: staging table by COPY, then one sorted upsert of whole rows."""
+"""Writes minute rollups: one sorted upsert of whole rows."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from streams import copybinary
+from streams import arrays
+from streams.arrays import Float8, Int4, Int8, Moments
 
 DAY_US = 86_400_000_000
 PAST_DAYS, FUTURE_DAYS = 60, 3
 
-_STAGE = """
-CREATE TEMP TABLE IF NOT EXISTS stage_rollup (
-    series_id bigint, minute timestamptz, incarnation_id bigint, partition integer,
-    first_offset bigint, count integer, scored integer, min float8, max float8, mean float8,
-    last float8, max_score float8, expected_low float8, expected_mid float8, expected_high float8,
-    score_counts integer[], onset_counts integer[]
-) ON COMMIT DELETE ROWS
-"""
-
+# Counts come flat, 20 a row, and only of rows that have any; `scores` and `onsets` are a row's
+# place among those, 0 where it has none.
 _UPSERT = """
 INSERT INTO streams_rollup
 SELECT series_id, minute, incarnation_id, partition, first_offset, count, scored, min, max, mean,
-       last, NULLIF(max_score, 'NaN'), NULLIF(expected_low, 'NaN'), NULLIF(expected_mid, 'NaN'),
-       NULLIF(expected_high, 'NaN'), NULLIF(score_counts, array_fill(0, ARRAY[20])),
-       NULLIF(onset_counts, array_fill(0, ARRAY[20]))
-FROM stage_rollup
+       last, NULLIF(max_score, 'NaN'), NULLIF(low, 'NaN'), NULLIF(mid, 'NaN'), NULLIF(high, 'NaN'),
+       CASE WHEN scores > 0 THEN (%b::int4[])[20 * scores - 19 : 20 * scores] END,
+       CASE WHEN onsets > 0 THEN (%b::int4[])[20 * onsets - 19 : 20 * onsets] END
+FROM unnest(%b::int8[], %b::timestamptz[], %b::int8[], %b::int4[], %b::int8[], %b::int4[],
+    %b::int4[], %b::float8[], %b::float8[], %b::float8[], %b::float8[], %b::float8[], %b::float8[],
+    %b::float8[], %b::float8[], %b::int4[], %b::int4[])
+    AS row (series_id, minute, incarnation_id, partition, first_offset, count, scored, min, max,
+    mean, last, max_score, low, mid, high, scores, onsets)
 ORDER BY series_id, minute, incarnation_id, partition, first_offset
 ON CONFLICT (series_id, minute, incarnation_id, partition, first_offset) DO UPDATE SET
     count = EXCLUDED.count, scored = EXCLUDED.scored, min = EXCLUDED.min, max = EXCLUDED.max,
@@ -71,39 +69,43 @@ class RollupRows:
         return len(self.series_id)
 
 
-def prepare(connection: psycopg.Connection[Any]) -> None:
-    """Make the staging table of this connection."""
-    connection.execute(_STAGE)
-
-
 def write(cursor: psycopg.Cursor[Any], rows: RollupRows) -> None:
     """Upsert ``rows`` inside the caller's transaction. Keys must be unique within one call."""
     if not len(rows):
         return
-    copybinary.copy(
-        cursor,
-        "stage_rollup",
-        {
-            "series_id": rows.series_id,
-            "minute": copybinary.timestamps(rows.minute_us),
-            "incarnation_id": rows.incarnation_id,
-            "partition": rows.partition,
-            "first_offset": rows.first_offset,
-            "count": rows.count,
-            "scored": rows.scored,
-            "min": rows.min,
-            "max": rows.max,
-            "mean": rows.mean,
-            "last": rows.last,
-            "max_score": rows.max_score,
-            "expected_low": rows.low,
-            "expected_mid": rows.mid,
-            "expected_high": rows.high,
-            "score_counts": rows.score_counts,
-            "onset_counts": rows.onset_counts,
-        },
+    scores, score_row = _those_with_any(rows.score_counts)
+    onsets, onset_row = _those_with_any(rows.onset_counts)
+    arrays.register(cursor)
+    cursor.execute(
+        _UPSERT,
+        [
+            Int4(scores),
+            Int4(onsets),
+            Int8(rows.series_id),
+            Moments(rows.minute_us),
+            Int8(rows.incarnation_id),
+            Int4(rows.partition),
+            Int8(rows.first_offset),
+            Int4(rows.count),
+            Int4(rows.scored),
+            Float8(rows.min),
+            Float8(rows.max),
+            Float8(rows.mean),
+            Float8(rows.last),
+            Float8(rows.max_score),
+            Float8(rows.low),
+            Float8(rows.mid),
+            Float8(rows.high),
+            Int4(score_row),
+            Int4(onset_row),
+        ],
     )
-    cursor.execute(_UPSERT)
+
+
+def _those_with_any(counts: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The rows [m, 20] that are not all 0, and each row's place among them from 1 on, else 0."""
+    some = counts.any(axis=1)
+    return counts[some], np.where(some, np.cumsum(some), 0).astype(np.int32)
 
 
 class DayPartitions:

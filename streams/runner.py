@@ -24,7 +24,7 @@ from streams import checkpoint, snapshots
 from streams.batch import EventBatch
 from streams.checkpoint import FencedError, Move, Owned
 from streams.clock import from_us
-from streams.codec import Codec, Decoded, Reject, gather
+from streams.codec import Codec, Decoded, Reject, gather, joined
 from streams.consumer import GroupConsumer, Place
 from streams.dead_letter import DeadLetters
 from streams.errors import DeliveryError, StreamsError, UnusableError
@@ -44,7 +44,8 @@ MAX_BACKOFF_S = 5.0
 LEAVE_WITHIN_S = 5.0
 WORKER_PATIENCE_S = 5.0
 STOP_PATIENCE_S = 2.0
-SAMPLES_A_BATCH = 16
+SAMPLES_A_PIECE = 4
+PIECE = 2_000  # messages: with their bytes about a megabyte, which a core keeps close
 
 
 class BatchLostError(StreamsError):
@@ -125,6 +126,21 @@ class Lane:
     def replaying(self) -> list[int]:
         """Partitions whose state has not reached yet what is stored of them."""
         return [p for p, below in self.silent_below.items() if self.scored[p] < below]
+
+
+@dataclass(slots=True)
+class Taken:
+    """Messages of one topic on their way to the scoring thread, decoded piece by piece.
+
+    ``timestamps`` are those of some messages, in ms since 1970.
+    """
+
+    pieces: list[Decoded] = field(default_factory=list)
+    timestamps: list[int] = field(default_factory=list)
+
+    def keep(self, partitions: Collection[int]) -> None:
+        """Drop what is of other partitions."""
+        self.pieces = [piece.of(partitions) for piece in self.pieces]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,31 +246,53 @@ class Runner:
         if self._failed():
             self._mend()
         self._activate()
-        messages, errors = self._consumer.poll(
-            self._settings.batch_size, self._settings.batch_wait_s
-        )
-        if self._early:
-            messages, self._early = self._early + messages, []
-        for error in errors:
-            self._partition_error(error)
+        taken = self._take()
         if self._now() >= self._next_config:
             self._refresh_versions()
         flush = self._now() >= self._next_flush
         if flush:
             self._next_flush = self._now() + self._settings.flush_s
-        for lane in self._lanes.values():
-            mine = messages
-            if len(self._lanes) > 1:
-                mine = [m for m in messages if m.topic() == lane.stream.topic]
-            if (mine or flush) and lane.owned:
-                self._hand_over(lane, mine, flush)
+        for topic, lane in self._lanes.items():
+            if (topic in taken or flush) and lane.owned:
+                self._hand_over(lane, taken.get(topic, Taken()), flush)
         self._report()
 
-    def _hand_over(self, lane: Lane, messages: list[Message], flush: bool) -> None:
-        """Let the scoring thread go on with a batch; waits while that one has enough."""
-        self._status.busy = bool(messages)
-        if messages:
-            self._watch.start()
+    def _take(self) -> dict[str, Taken]:
+        """A batch of each topic that has events, decoded.
+
+        Messages come in pieces that fit a core's cache, and each is decoded and let go before the
+        next one takes its memory.
+        """
+        taken: dict[str, Taken] = {}
+        generation = self._generation
+        deadline = self._now() + self._settings.batch_wait_s
+        count = 0
+        while True:
+            wanted = min(PIECE, self._settings.batch_size - count)
+            messages, self._early = self._early, []
+            if not messages:
+                wait_s = max(0.0, deadline - self._now())
+                messages, errors = self._consumer.poll(wanted, wait_s)
+                for error in errors:
+                    self._partition_error(error)
+            if messages:
+                self._watch.start()
+            for topic, lane in self._lanes.items():
+                mine = messages
+                if len(self._lanes) > 1:
+                    mine = [m for m in messages if m.topic() == topic]
+                if mine:
+                    self._decode(lane, mine, taken.setdefault(topic, Taken()))
+            count += len(messages)
+            if len(messages) < wanted or count >= self._settings.batch_size:
+                break
+        self._status.busy = bool(count)
+        if generation != self._generation:
+            for topic, batch in taken.items():
+                batch.keep(self._lanes[topic].position)  # the others are ours no longer
+        return taken
+
+    def _decode(self, lane: Lane, messages: list[Message], taken: Taken) -> None:
         gathered = gather(cast(Any, messages))
         position = lane.position
         if not self._gapless(lane, gathered.first):
@@ -266,12 +304,16 @@ class Runner:
             there = cast(list[Any], messages)
             messages = [m for m in there if m.offset() >= position.get(m.partition(), 1 << 62)]
             gathered = gather(cast(Any, messages))
-        sample = messages[:: max(1, len(messages) // SAMPLES_A_BATCH)]
-        timestamps = [m.timestamp()[1] for m in sample]
+        sample = messages[:: max(1, len(messages) // SAMPLES_A_PIECE)]
+        taken.timestamps += [m.timestamp()[1] for m in sample]
         position.update(gathered.committable)
         self._submitted += len(messages)
+        taken.pieces.append(lane.codec.parse(gathered))
+
+    def _hand_over(self, lane: Lane, taken: Taken, flush: bool) -> None:
+        """Let the scoring thread go on with a batch; waits while that one has enough."""
         generation = self._generation
-        job = partial(self._score, lane, lane.codec.parse(gathered), timestamps, flush)
+        job = partial(self._score, lane, joined(taken.pieces), taken.timestamps, flush)
         paused: list[Place] = []
         patience = self._now() + WORKER_PATIENCE_S
         while not self._scoring.submit(job, 0.5):

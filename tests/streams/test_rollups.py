@@ -40,15 +40,13 @@ def rows(n: int = 6, **columns: Any) -> RollupRows:
 
 def raw() -> psycopg.Connection:
     connection.ensure_connection()
-    rollups.prepare(connection.connection)
     raw: psycopg.Connection = connection.connection
     return raw
 
 
 def write(some: RollupRows) -> list[tuple[Any, ...]]:
-    with raw().cursor() as cursor:
+    with psycopg.Cursor(raw()) as cursor:
         rollups.write(cursor, some)
-        cursor.execute("TRUNCATE stage_rollup")  # as the commit would
     return sorted(Rollup.objects.values_list())
 
 
@@ -78,10 +76,23 @@ def test_nothing_scored_and_nothing_counted_are_null() -> None:
 
 
 @pytest.mark.django_db
+def test_counts_belong_to_their_rows_where_only_some_have_any() -> None:
+    some = rows(6)
+    scores, onsets = some.score_counts.copy(), some.onset_counts.copy()
+    scores[[0, 3]] = 0
+    onsets[[1, 2, 5]] = 0
+    write(replace(some, score_counts=scores, onset_counts=onsets))
+    for i, (series, first) in enumerate(zip(some.series_id, some.first_offset, strict=True)):
+        row = Rollup.objects.get(series_id=series, first_offset=first)
+        assert row.score_counts == (None if i in (0, 3) else scores[i].tolist())
+        assert row.onset_counts == (None if i in (1, 2, 5) else onsets[i].tolist())
+
+
+@pytest.mark.django_db
 def test_no_rows_are_no_statement() -> None:
-    connection.ensure_connection()
-    with connection.connection.cursor() as cursor:
-        rollups.write(cursor, rows(0))  # no staging table was made, so a COPY would fail
+    with psycopg.Cursor(raw()) as cursor:
+        rollups.write(cursor, rows(0))
+        assert cursor.statusmessage is None
 
 
 def partitions() -> set[str]:
