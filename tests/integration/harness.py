@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 from confluent_kafka import Producer
 from django.db import connection
-from django.db.models import Func, Value
+from django.db.models import CharField, Func, Value
 
 from anomalies.models import Anomaly, Candidate, Outbox
 from detection.models import Disagreement, FeatureHour, ShadowHour
@@ -241,7 +241,13 @@ def stored(topic: str) -> dict[str, list[Any]]:
         # a score's counts name the model's row, which differs from topic to topic
         "drift": _rows(
             FeatureHour.objects.filter(stream=stream).annotate(
-                kind=Func("feature", Value(":"), Value(1), function="split_part")
+                kind=Func(
+                    "feature",
+                    Value(":"),
+                    Value(1),
+                    function="split_part",
+                    output_field=CharField(),
+                )
             ),
             _DRIFT,
         ),
