@@ -64,7 +64,7 @@ class EventBatch:
 
     @classmethod
     def joined(cls, parts: Sequence[EventBatch]) -> EventBatch:
-        """Narrow batches one behind the other; of a partition, parts come in order of offset."""
+        """Batches of one schema one behind the other; a partition's come in order of offset."""
         if not parts:
             none = np.zeros(0)
             return cls(
@@ -83,5 +83,6 @@ class EventBatch:
             np.concatenate([part.values for part in parts]),
             np.concatenate([part.partition for part in parts]),
             np.concatenate([part.offset for part in parts]),
-            committable=places,
+            parts[0].columns,
+            places,
         )

@@ -69,7 +69,8 @@ class Decoded:
     def of(self, partitions: Collection[int]) -> Decoded:
         """What is of these partitions."""
         rejects = [r for r in self.rejects if r.partition in partitions]
-        return Decoded(self.batch.of(partitions), rejects)
+        vectors = tuple(batch.of(partitions) for batch in self.vectors)
+        return Decoded(self.batch.of(partitions), rejects, vectors)
 
 
 def joined(pieces: Sequence[Decoded]) -> Decoded:
@@ -77,7 +78,12 @@ def joined(pieces: Sequence[Decoded]) -> Decoded:
     if len(pieces) == 1:
         return pieces[0]
     rejects = [reject for piece in pieces for reject in piece.rejects]
-    return Decoded(EventBatch.joined([piece.batch for piece in pieces]), rejects)
+    schemas: dict[tuple[str, ...], list[EventBatch]] = {}
+    for piece in pieces:
+        for batch in piece.vectors:
+            schemas.setdefault(batch.columns, []).append(batch)
+    vectors = tuple(EventBatch.joined(batches) for batches in schemas.values())
+    return Decoded(EventBatch.joined([piece.batch for piece in pieces]), rejects, vectors)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streams.codec import MAX_BYTES, Codec
+from streams.codec import MAX_BYTES, Codec, joined
 from streams.series import SeriesIndex, check_name
 from streams.vectors import MOST_SCHEMAS, MOST_VALUES, label_of
 from tests.streams.malformed import malformed
@@ -244,3 +244,25 @@ def test_labels_differ_as_names_do_and_can_be_stored() -> None:
     check_name("metric", longest)
     assert longest.startswith("vector: xxx")
     assert " + 1 more · " in longest
+
+
+def test_pieces_decoded_one_by_one_and_joined_are_as_decoded_at_once() -> None:
+    raws = [
+        b'{"source": "a", "metric": "m", "value": 1, "timestamp": 1704067200}',
+        b'{"source": "a", "values": {"x": 1, "y": 2}, "timestamp": 1704067201}',
+        b"nothing",
+        b'{"source": "b", "values": {"z": 1, "y": 2}, "timestamp": 1704067202}',
+        b'{"source": "a", "values": {"x": 3, "y": 4}, "timestamp": 1704067203}',
+    ]
+    messages = [Raw(raw, offset=at) for at, raw in enumerate(raws)]
+    whole = Codec(SeriesIndex()).decode(messages)
+    codec = Codec(SeriesIndex())
+    parts = joined([codec.decode([message]) for message in messages])
+    assert parts.rejects == whole.rejects
+    pairs = [(parts.batch, whole.batch), *zip(parts.vectors, whole.vectors, strict=True)]
+    assert len(pairs) == 3
+    for one, other in pairs:
+        assert one.columns == other.columns
+        assert one.committable == other.committable
+        for name in ("event_time", "series", "values", "partition", "offset"):
+            assert getattr(one, name).tolist() == getattr(other, name).tolist()
