@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
@@ -82,8 +82,12 @@ def joined(pieces: Sequence[Decoded]) -> Decoded:
     for piece in pieces:
         for batch in piece.vectors:
             schemas.setdefault(batch.columns, []).append(batch)
-    vectors = tuple(EventBatch.joined(batches) for batches in schemas.values())
-    return Decoded(EventBatch.joined([piece.batch for piece in pieces]), rejects, vectors)
+    whole = EventBatch.joined([piece.batch for piece in pieces])
+    vectors = tuple(
+        replace(EventBatch.joined(batches), committable=whole.committable)
+        for batches in schemas.values()
+    )
+    return Decoded(whole, rejects, vectors)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
