@@ -42,7 +42,7 @@ class Row:
     source: str
     metric: str | None
     value: float
-    values: dict[str, float] | None = None
+    values: dict[str, float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,16 +203,23 @@ class FileSource:
             check_name("metric", metric)
             value = _number(_needed(item, layout.values[0][0]), layout.values[0][0])
             return [Row(time_us, source, metric, value)]
-        values: dict[str, float] = {}
+        values: dict[str, float | None] = {}
         for column, metric in layout.values_of(item):
             cell = item.get(column)
             if cell is None or cell == "":
                 self.empty_cells += 1
+                if self.mapping.wide:
+                    values[metric] = None  # a missing value of the same set of values
             else:
                 values[metric] = _number(cell, column)
         if self.mapping.wide:
-            return [Row(time_us, source, None, math.nan, values)] if values else []
-        return [Row(time_us, source, metric, value) for metric, value in values.items()]
+            known = any(value is not None for value in values.values())
+            return [Row(time_us, source, None, math.nan, values)] if known else []
+        return [
+            Row(time_us, source, metric, value)
+            for metric, value in values.items()
+            if value is not None
+        ]
 
     def _reject(self, bad: BadRow) -> None:
         self.rejected += 1

@@ -64,7 +64,10 @@ def test_wide_csv_with_semicolons_gives_an_event_per_value(read: Read) -> None:
 def test_wide_csv_can_stay_wide(read: Read) -> None:
     text = "datetime;Current;Flow;label\n2024-01-01 12:00:00;0.5;32;1\n2024-01-01 12:00:01;;32;0\n"
     rows, _ = read("valve.csv", text, wide=True)
-    assert [row.values for row in rows] == [{"Current": 0.5, "Flow": 32.0}, {"Flow": 32.0}]
+    assert [row.values for row in rows] == [
+        {"Current": 0.5, "Flow": 32.0},
+        {"Current": None, "Flow": 32.0},
+    ]
     key, value = RowEncoder().record(rows[0])
     assert key == b"valve"
     assert json.loads(value or b"") == {
