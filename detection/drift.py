@@ -232,7 +232,6 @@ def drift_context(model: ModelVersion) -> dict[str, Any]:
             {
                 "report": report,
                 "state": state_of(report.worst_psi, settings),
-                "until": report.to_hour + dt.timedelta(hours=1),
                 "hours": round((report.to_hour - report.from_hour).total_seconds() / 3_600),
                 "past": past.get(report.metric, []),
                 "features": [

@@ -21,6 +21,7 @@ from django.db.models import Count, Sum
 from detection import challengers, injection, metrics, model_store
 from detection.base import FloatArray, IntArray
 from detection.ensemble import combine, oddness_from_score, score_from_oddness
+from detection.errors import DetectionError
 from detection.features import FEATURE_NAMES
 from detection.history import read_events
 from detection.models import Evaluation, ModelVersion, ScoringVersion, ShadowHour
@@ -78,7 +79,7 @@ def judge(model: ModelVersion, now: dt.datetime | None = None) -> GateResult:
     """Ask all of the gate's questions, and store the answer with the version and as an evaluation.
 
     Raises:
-        ArtefactError: the version or its champion can't be loaded.
+        DetectionError: the version or its champion can't be loaded.
     """
     now = now or dt.datetime.now(dt.UTC)
     rules = settings.VIGIL.anomaly_detection.registry
@@ -222,9 +223,11 @@ def _payload(stream: Stream) -> dict[str, Any]:
     """What counts for a stream now: ensemble, policies, limits.
 
     Raises:
-        ScoringVersion.DoesNotExist: no consumer has ever worked on the stream.
+        DetectionError: no consumer has ever worked on the stream.
     """
-    row = ScoringVersion.objects.filter(stream=stream).latest("pk")
+    row = ScoringVersion.objects.filter(stream=stream).order_by("-pk").first()
+    if row is None:
+        raise DetectionError(f"no consumer has worked on {stream.name} yet: start one")
     payload: dict[str, Any] = row.payload
     return payload
 

@@ -89,5 +89,5 @@ def test_the_page_of_drift_names_what_moved(web: Client) -> None:
         )  # fmt: skip
     text = web.get(f"/models/{made.pk}/drift/").content.decode()
     assert text.index("drifted</span>") < text.index("steady</span>")
-    assert text.index("Spread</th>") < text.index("Level</th>")
+    assert text.index("Spread</td>") < text.index("Level</td>")
     assert "0.310" in text

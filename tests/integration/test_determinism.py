@@ -85,10 +85,10 @@ def features(messages: list[Message]) -> NDArray[np.float64]:
 
 @pytest.fixture(scope="module")
 def models(features: NDArray[np.float64]) -> tuple[Trained, Trained]:
-    """A champion and its challenger."""
+    """A champion and its challenger, to which more is odd."""
     return (
         train("isolation_forest", features, seed=5, params={"n_estimators": 25}),
-        train("isolation_forest", features[::3], seed=6, params={"n_estimators": 15}),
+        train("isolation_forest", 0.5 * features[::3], seed=6, params={"n_estimators": 15}),
     )
 
 
