@@ -5,6 +5,7 @@ What can't be read is answered with 400 and `{"error": {"field", "message", "all
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -12,8 +13,10 @@ from functools import wraps
 from threading import Lock
 from typing import Any
 from urllib.parse import unquote
+from uuid import UUID
 
 from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
@@ -22,11 +25,12 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.views.decorators.csrf import csrf_exempt
 
-from anomalies import access, health, queries
+from anomalies import access, feedback, health, queries, surroundings
 from anomalies.models import Anomaly, Severity
 from anomalies.results import result_of
 from detection import drift
 
+MAX_BODY = 4_000
 STATISTICS_KEEP_S = 3.0
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1_000
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -166,6 +170,54 @@ def anomalies_view(request: HttpRequest, source: str | None = None) -> HttpRespo
         {"count": len(page.rows), "anomalies": [result_of(a) for a in page.rows],
          "next": page.older}
     )  # fmt: skip
+
+
+@endpoint("GET", "HEAD")
+def evidence_view(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    """One anomaly with everything that is known of why."""
+    anomaly = Anomaly.objects.select_related("stream", "series").filter(pk=pk).first()
+    if anomaly is None:
+        return problem(404, "No anomaly has this id.", field="id")
+    evidence = surroundings.of(anomaly)
+    return JsonResponse(result_of(anomaly) | {"label": anomaly.label or None,
+                        "features": anomaly.features, "evidence": evidence})  # fmt: skip
+
+
+@endpoint("POST")
+def label_view(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    """Store what somebody says of an anomaly: `{"label": "real"}`; null takes it back."""
+    # Only JSON: a browser sends that to another site only after asking, which we never grant.
+    if request.content_type != "application/json":
+        return problem(415, "The body's type is not JSON.", field="Content-Type",
+                       allowed="application/json")  # fmt: skip
+    if not access.same_origin({name.lower(): value for name, value in request.headers.items()}):
+        return problem(403, "Another site's page may not label.", field="Origin")
+    allowed = ", ".join([*filter(None, Anomaly.Label.values), "null"])
+    try:
+        body = json.loads(request.body[:MAX_BODY])
+    except (ValueError, RecursionError, RequestDataTooBig):
+        return problem(400, "The body is no JSON.", field="body", allowed="a JSON object")
+    if not isinstance(body, dict) or "label" not in body:
+        return problem(400, "The body has no label.", field="label", allowed=allowed)
+    label = body["label"] if body["label"] is not None else ""
+    if not isinstance(label, str) or label not in Anomaly.Label.values:
+        return problem(400, f"{_shown(str(label))} is no label.", field="label", allowed=allowed)
+    user = request.user if request.user.is_authenticated else None
+    try:
+        anomaly = feedback.set_label(pk, label, user)
+    except Anomaly.DoesNotExist:
+        return problem(404, "No anomaly has this id.", field="id")
+    return JsonResponse(result_of(anomaly) | {
+        "label": anomaly.label or None,
+        "labelled_by": anomaly.labelled_by.get_username() if anomaly.labelled_by else None,
+        "labelled_at": anomaly.labelled_at.isoformat() if anomaly.labelled_at else None,
+    })  # fmt: skip
+
+
+@endpoint("GET", "HEAD")
+def feedback_view(request: HttpRequest) -> HttpResponseBase:
+    """How often detectors and series were right, by the labels."""
+    return JsonResponse(feedback.as_json(feedback.by_detector(), feedback.by_series()))
 
 
 def _whole(field: str, text: str, least: int, most: int) -> int:

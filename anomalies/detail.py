@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
 
-from anomalies.models import Anomaly
+from anomalies.models import Anomaly, AnomalyType
 from streams.history import series_line
 from streams.models import Series
 from streams.ranges import Range
@@ -23,7 +24,7 @@ DETECTOR_NAMES = {
     "zscore": "z-score", "mad": "Median and MAD", "ewma": "EWMA chart", "iqr": "Tukey's fences",
     "seasonal": "Time of day", "change_point": "Change point", "online": "Online detector",
     "isolation_forest": "Isolation Forest", "local_outlier_factor": "Local Outlier Factor",
-    "one_class_svm": "One-Class SVM",
+    "one_class_svm": "One-Class SVM", "vector": "Vector detector",
 }  # fmt: skip
 MARK_LIMIT = 400
 
@@ -35,14 +36,49 @@ class Vote:
     over: bool
 
 
+TESTS = {
+    "value": ("value", "a value never seen"),
+    "pair": ("pair", "an unusual step between means of two events"),
+    "block": ("block", "an unusual course of two dozen events"),
+    "residual": ("residual", "an unusual distance from the forecast"),
+    "season": ("season", "away from its time of day or week"),
+    "flat": ("flat", "equal values for longer than usual"),
+    "returned": ("returned", "a known fault came back"),
+}
+FEATURES = {
+    "residual": "distance from the forecast",
+    "change": "step from the value before",
+    "level": "place within the range of its values",
+    "spread": "forecast errs more, or less, than usual",
+    "seasonal": "distance from its time of day or week",
+    "novelty": "how new the value is",
+    "pair": "how new the step is",
+    "block": "how new the course is",
+    "drift": "lasting distance from its time of day or week",
+    "gap": "time since the event before",
+}
+SHOWN_SHARES = 5
+
+
 @dataclass(frozen=True, slots=True)
-class Weight:
-    """A feature's distance from normal, and its share of all features' squared distances."""
+class Share:
+    """One line of what made it odd; ``figure`` is what was measured, ``near`` what is normal."""
 
     name: str
-    sigma: float
+    words: str
+    figure: str
     share: float
     bar: float
+    near: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """One detector's reasons, the strongest first; ``unit`` says what their figures are."""
+
+    detector: str
+    unit: str
+    shares: list[Share]
 
 
 def votes(anomaly: Anomaly) -> list[Vote]:
@@ -55,14 +91,111 @@ def votes(anomaly: Anomaly) -> list[Vote]:
     ]  # fmt: skip
 
 
-def weights(anomaly: Anomaly) -> list[Weight]:
-    known = {k: float(v) for k, v in anomaly.features.items() if isinstance(v, int | float)}
-    total = sum(v * v for v in known.values())
-    most = max((abs(v) for v in known.values()), default=0.0)
-    if not total:
-        return []
-    ranked = sorted(known.items(), key=lambda item: -abs(item[1]))[:6]
-    return [Weight(k.replace("_", " "), v, 100 * v * v / total, abs(v) / most) for k, v in ranked]
+def reasons(anomaly: Anomaly) -> list[Reasons]:
+    """What made it odd to each detector that can tell; nothing is made up for the others."""
+    evidence = anomaly.evidence or {}
+    found = []
+    tests = {k: v for k, v in (evidence.get("tests") or {}).items() if k in TESTS and v > 0}
+    if total := sum(tests.values()):
+        most = max(tests.values())
+        ranked = sorted(tests.items(), key=lambda item: -item[1])[:SHOWN_SHARES]
+        found.append(Reasons(
+            DETECTOR_NAMES["online"], "its tests; 1.0 is each one's alarm level",
+            [Share(*TESTS[k], f"{v:.1f}", 100 * v / total, v / most) for k, v in ranked],
+        ))  # fmt: skip
+    if parts := evidence.get("shares"):
+        ranked = sorted(parts.items(), key=lambda item: -item[1])[:SHOWN_SHARES]
+        most = max(ranked[0][1], 1e-9)
+        found.append(Reasons(
+            DETECTOR_NAMES["vector"], "each value's part in the distance",
+            [Share(k, "", f"{v:.2f}", 100 * v, v / most) for k, v in ranked],
+        ))  # fmt: skip
+    for algorithm, told in ((evidence.get("around") or {}).get("models") or {}).items():
+        shares = sorted(told["shares"].items(), key=lambda item: -item[1])[:SHOWN_SHARES]
+        most = shares[0][1] if shares else 1.0
+        found.append(Reasons(
+            DETECTOR_NAMES.get(algorithm, algorithm.replace("_", " ")),
+            "features, beside the nearest normal ones",
+            [Share(k, FEATURES.get(k, ""), f"{anomaly.features.get(k, 0.0):+.1f}", 100 * v,
+                   v / most, told["nearest"].get(k)) for k, v in shares],
+        ))  # fmt: skip
+    return found
+
+
+def why(anomaly: Anomaly) -> dict[str, Any]:
+    """Everything below the sentence: reasons, rarity, what was alike, who moved too."""
+    around = (anomaly.evidence or {}).get("around")
+    known = around or {}
+    alike = {str(a.pk): a for a in Anomaly.objects.filter(
+        pk__in=[row["id"] for row in known.get("similar", [])]
+    ).defer("features", "evidence", "detectors")} if known.get("similar") else {}  # fmt: skip
+    nearest = known.get("nearest")
+    return {
+        "reasons": reasons(anomaly), "around": around, "rare": rare(known.get("rarity")),
+        "similar": [
+            (alike[row["id"]], row["likeness"], [v for _, v in alike[row["id"]].context or []])
+            for row in known.get("similar", []) if row["id"] in alike
+        ],
+        "near": nearest and nearest | {"at": datetime.fromisoformat(nearest["at"])},
+        "neighbours": _neighbours(known.get("neighbours")),
+        "course": course(anomaly, known), "votes": votes(anomaly),
+        "moved": any(g["moved"] for g in (known.get("neighbours") or {}).values()),
+    }  # fmt: skip
+
+
+def rare(rarity: dict[str, Any] | None) -> str:
+    """ "higher than 99.97 % of 48,210 scored events of 30 days"; never more than is stored."""
+    if not rarity:
+        return ""
+    events, reached = rarity["events"], rarity["reached"]
+    days = f"{rarity['days']} day{'s' * (rarity['days'] != 1)}"
+    if not reached:
+        return f"higher than all {events:,} scored events of {days}"
+    if events < 100:
+        return f"{reached} of {events} scored events of {days} reached {rarity['level']:g}"
+    digits = max(0, math.ceil(math.log10(events)) - 2)
+    size = 10.0 ** min(digits, 4)
+    share = math.floor(100 * (1 - reached / events) * size) / size
+    return f"higher than {share:g} % of {events:,} scored events of {days}"
+
+
+def course(anomaly: Anomaly, around: dict[str, Any]) -> str:
+    """How long, read as what, and who moved in the same minute: the sentences after the first."""
+    if anomaly.origin == Anomaly.Origin.MANUAL:
+        return ""
+    lasted = (anomaly.end_at - anomaly.onset_at).total_seconds()
+    name = str(AnomalyType(anomaly.anomaly_type).label).lower() if (
+        anomaly.anomaly_type in AnomalyType) else anomaly.anomaly_type  # fmt: skip
+    over = f"{anomaly.count} event{'s' * (anomaly.count != 1)} over the threshold"
+    if anomaly.state == Anomaly.State.OPEN:
+        said = f"So far {over}; Vigil reads it as a {name} until its end is known."
+    elif lasted:
+        said = f"It lasted {_duration(lasted)} with {over}, and Vigil reads it as a {name}."
+    else:
+        said = f"Vigil reads it as a {name}."
+    groups = around.get("neighbours") or {}
+    moved = [row for group in groups.values() for row in group["most"]]
+    count = sum(group["moved"] for group in groups.values())
+    if count:
+        names = " and ".join(f"{row['metric']} on {row['source']}" for row in moved[:2])
+        rest = f", and {count - 2} more" if count > 2 else ""
+        verb = "neighbour" if count == 1 else "neighbours"
+        said += f" {count} {verb} moved in the same minute: {names}{rest}."
+    elif groups:
+        looked = sum(group["looked_at"] for group in groups.values())
+        said += f" None of {looked} neighbour{'s' * (looked != 1)} moved in the same minute."
+    return said
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5_400 else f"{seconds / 3_600:.1f} h"
+
+
+def _neighbours(groups: dict[str, Any] | None) -> list[dict[str, Any]]:
+    words = {"source": "of the same source", "metric": "the same metric elsewhere"}
+    return [{"words": words[name], **group} for name, group in (groups or {}).items()]
 
 
 def facts(anomaly: Anomaly) -> dict[str, Any]:

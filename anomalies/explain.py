@@ -1,4 +1,4 @@
-"""The type of an anomaly and one plain sentence why, from what the detectors saw at its onset."""
+"""One plain sentence why something is an anomaly, from what the detectors saw at its onset."""
 
 from __future__ import annotations
 
@@ -8,28 +8,9 @@ from collections.abc import Mapping
 from zoneinfo import ZoneInfo
 
 from anomalies.models import AnomalyType
-from detection.detectors.online import REASONS
 
 _MOST = 0.8  # a share beside which no other is worth naming
 _SPIKE_WORDS = {1: "above", -1: "below", 0: "away from"}
-
-
-def anomaly_type(reason: int, direction: int, features: dict[str, float]) -> AnomalyType:
-    """What kind of oddness the strongest test of the online detector speaks of."""
-    name = REASONS[reason]
-    if name == "flat":
-        return AnomalyType.FLATLINE
-    if name == "season":
-        return AnomalyType.CONTEXTUAL
-    if name == "block":
-        return (
-            AnomalyType.LEVEL_SHIFT if abs(features.get("spread", 0.0)) < 1 else AnomalyType.PATTERN
-        )
-    if name == "residual" and features.get("spread", 0.0) > 1.5:
-        return AnomalyType.VARIANCE_CHANGE
-    if name == "pair" and abs(features.get("residual", 0.0)) < 3:
-        return AnomalyType.PATTERN
-    return AnomalyType.DIP if direction < 0 else AnomalyType.SPIKE
 
 
 def number(value: float) -> str:

@@ -20,8 +20,8 @@ import psycopg
 from django.db import connection, models
 from numpy.typing import NDArray
 
-from anomalies import emit
-from anomalies.explain import anomaly_type, sentence, vector_sentence
+from anomalies import emit, evidence
+from anomalies.explain import sentence, vector_sentence
 from anomalies.models import Anomaly, AnomalyType, Outbox
 from anomalies.results import result_of
 from detection import episodes, tally
@@ -227,10 +227,12 @@ class AnomalySink:
         mid = expected[1]
         direction = 0 if mid is None else (value > mid) - (value < mid)
         features = dict(zip(scored.feature_names, detail.features[i].tolist(), strict=True))
-        kind = anomaly_type(int(detail.reason[i]), direction, features)
-        evidence: dict[str, Any] = {}
-        if scored.vector is not None:
-            kind, evidence = AnomalyType.MULTIVARIATE, _shares(scored.vector, i)
+        context = self._context(scored, i)
+        if scored.vector is None:
+            why = evidence.at_event(scored, i)
+            kind = evidence.kind_at(why, direction, features, context)
+        else:
+            why, kind = _shares(scored.vector, i), AnomalyType.MULTIVARIATE
         votes = score_from_oddness(scored.votes[i]).tolist()
         policy = scored.version.policies.policies[int(scored.policy[i])]
         at = from_us(int(events.event_time[i]))
@@ -264,8 +266,8 @@ class AnomalySink:
                 name: _maybe(v) for name, v in zip(scored.version.names, votes, strict=True)
             },
             features=features,
-            evidence=evidence,
-            context=self._context(scored, i),
+            context=context,
+            evidence=why,
             models_used={
                 m.algorithm: {"version": m.version, "sha256": m.sha256, "metric": m.metric}
                 for m in scored.version.models

@@ -11,7 +11,7 @@ from django.conf import settings
 
 import anomalies.labelled  # noqa: F401  (a worker that trains leaves out what is confirmed)
 import streams.retention
-from anomalies import retention
+from anomalies import retention, surroundings
 
 log = logging.getLogger(__name__)
 
@@ -33,3 +33,16 @@ def apply_retention() -> dict[str, object]:
     dropped = asdict(found) | asdict(under)
     log.info("retention: %s", dropped)
     return dropped
+
+
+@shared_task(name="anomalies.tasks.complete_evidence", ignore_result=True)
+def complete_evidence(most: int = 200) -> int:
+    """Look up what surrounds the newest anomalies and store it; returns how many.
+
+    Of more the pages look up what they show.
+    """
+    now = dt.datetime.now(dt.UTC)
+    waiting = surroundings.due(now, most)
+    for anomaly in waiting:
+        surroundings.of(anomaly, now)
+    return len(waiting)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from django.urls import path, re_path
 
 from anomalies import views
-from anomalies.api import anomalies_view, drift_view, health_view, statistics_view
+from anomalies.api import (
+    anomalies_view,
+    drift_view,
+    evidence_view,
+    feedback_view,
+    health_view,
+    label_view,
+    statistics_view,
+)
 
 urlpatterns = [
     path("", views.overview, name="overview"),
@@ -16,8 +24,14 @@ urlpatterns = [
     path("anomalies/since", views.anomalies_since, name="anomalies-since"),
     path("anomalies/<uuid:pk>/", views.anomaly_detail, name="anomaly"),
     path("anomalies/<uuid:pk>/label", views.anomaly_label, name="anomaly-label"),
+    path("anomalies/<uuid:pk>/why", views.anomaly_why, name="anomaly-why"),
+    path("feedback/", views.feedback_page, name="feedback"),
     path("series/", views.series_list, name="series-list"),
     path("series/<int:pk>/", views.series_detail, name="series"),
+    path("series/<int:pk>/threshold", views.series_threshold, name="series-threshold"),
+    path("api/feedback", feedback_view, name="api-feedback"),
+    path("api/anomalies/<uuid:pk>/evidence", evidence_view, name="api-evidence"),
+    path("api/anomalies/<uuid:pk>/label", label_view, name="api-label"),
     path("api/health", health_view, name="api-health"),
     path("api/statistics", statistics_view, name="api-statistics"),
     path("api/drift", drift_view, name="api-drift"),

@@ -7,16 +7,17 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_POST
 from django_htmx.middleware import HtmxDetails
 
-from anomalies import detail, feed, health, queries, quiet
+from anomalies import detail, feed, feedback, health, proposals, queries, quiet, surroundings
 from anomalies.forms import FilterForm, SignInForm
 from anomalies.models import Anomaly
 from streams import history
@@ -198,10 +199,12 @@ def anomaly_detail(request: HtmxRequest, pk: UUID) -> HttpResponse:
     }  # fmt: skip
     if request.htmx and request.htmx.target == "chart":
         return render(request, "anomalies/_partials/anomaly_chart.html", context)
+    if request.GET.get("look") == "now":
+        surroundings.of(anomaly)
     form = FilterForm(request.GET)
     newer, older = queries.neighbours(anomaly, form.filters())
-    context |= detail.facts(anomaly) | {
-        "votes": detail.votes(anomaly), "weights": detail.weights(anomaly),
+    context |= detail.facts(anomaly) | detail.why(anomaly) | {
+        "votes": detail.votes(anomaly), "proposal": _proposal(anomaly),
         "newer": newer, "older": older, "form": form, "labels": detail.LABELS,
     }  # fmt: skip
     return render(request, "anomalies/anomaly_detail.html", context)
@@ -214,15 +217,61 @@ def anomaly_label(request: HtmxRequest, pk: UUID) -> HttpResponse:
     label = request.POST.get("label", "")
     if label not in Anomaly.Label.values:
         return HttpResponse("The label is real, false_alarm, expected or empty.", status=400)
-    anomaly = get_object_or_404(Anomaly, pk=pk)
-    anomaly.label = label
-    anomaly.labelled_by_id = request.user.pk if label else None
-    anomaly.labelled_at = timezone.now() if label else None
-    anomaly.save(update_fields=["label", "labelled_by", "labelled_at", "updated_at"])
+    user = request.user if request.user.is_authenticated else None
+    try:
+        anomaly = feedback.set_label(pk, label, user)
+    except Anomaly.DoesNotExist:
+        raise Http404 from None
     if request.htmx:
-        context = {"anomaly": anomaly, "labels": detail.LABELS}
+        context = {"anomaly": anomaly, "labels": detail.LABELS, "proposal": _proposal(anomaly)}
         return render(request, "anomalies/_partials/label.html", context)
     return redirect("anomaly", pk=pk)
+
+
+@login_required
+@require_GET
+def anomaly_why(request: HtmxRequest, pk: UUID) -> HttpResponse:
+    """What stored rows say of an anomaly; the page asks for it where it is not stored yet."""
+    anomaly = get_object_or_404(Anomaly.objects.select_related("stream", "series"), pk=pk)
+    anomaly.evidence = surroundings.of(anomaly)
+    context = {"anomaly": anomaly} | detail.facts(anomaly) | detail.why(anomaly)
+    return render(request, "anomalies/_partials/why.html", context)
+
+
+def _proposal(anomaly: Anomaly) -> proposals.Proposal | None:
+    return proposals.propose(anomaly.series) if anomaly.label and anomaly.series else None
+
+
+# ---- Feedback -----------------------------------------------------------------------------------
+@login_required
+@require_GET
+def feedback_page(request: HttpRequest) -> HttpResponse:
+    """Labels counted: how often detectors and series were right, and who said so last."""
+    context = {
+        "total": feedback.total(), "detectors": feedback.by_detector(),
+        "series": feedback.by_series(), "latest": feedback.latest(),
+        "names": detail.DETECTOR_NAMES,
+    }  # fmt: skip
+    return render(request, "anomalies/feedback.html", context)
+
+
+@login_required
+@require_POST
+def series_threshold(request: HttpRequest, pk: int) -> HttpResponse:
+    """Give a series the threshold that its labels speak for; for operators."""
+    if not request.user.is_staff:
+        return HttpResponse("Only operators set thresholds.", status=403)
+    series = get_object_or_404(Series.objects.select_related("stream"), pk=pk)
+    try:
+        made = proposals.apply(series, float(request.POST.get("threshold", "")))
+    except ValueError:
+        return HttpResponse("The threshold is one of those shown, like 0.9.", status=400)
+    messages.success(
+        request,
+        f"{series.metric} on {series.source} is an anomaly from {made.threshold:g} on: policy "
+        f"{made}, for events that come from now on.",
+    )
+    return redirect("series", pk=pk)
 
 
 # ---- Series -------------------------------------------------------------------------------------
@@ -252,6 +301,7 @@ def series_detail(request: HtmxRequest, pk: int) -> HttpResponse:
     if request.htmx and not request.htmx.boosted:
         return render(request, "anomalies/_partials/series_body.html", context)
     context["quiet"] = quiet.of_series(series)
+    context["proposal"] = proposals.propose(series)
     return render(request, "anomalies/series_detail.html", context)
 
 

@@ -45,7 +45,8 @@ class SeriesOutput:
 
     `reason` int8[n] (0–6, online.REASONS); `onset` bool[n], the detector's own new alarm;
     `features` float64[n, len(FEATURE_NAMES)]; `expected` float64[n, 3], low, middle, high;
-    `seen` int64[n], events of this series before the event.
+    `seen` int64[n], events of this series before the event; `tests` float64[n, 3], the online
+    detector's residual, flat-line and known-fault tests in units of their levels.
     """
 
     oddness: FloatArray
@@ -54,6 +55,7 @@ class SeriesOutput:
     features: FloatArray
     expected: FloatArray
     seen: IntArray
+    tests: FloatArray
 
     @classmethod
     def empty(cls, n: int) -> Self:
@@ -64,6 +66,7 @@ class SeriesOutput:
             features=np.zeros((n, len(FEATURE_NAMES))),
             expected=np.full((n, 3), np.nan),
             seen=np.zeros(n, np.int64),
+            tests=np.zeros((n, 3)),
         )
 
 

@@ -363,6 +363,14 @@ class QuarantineRelease(models.Model):
     series = models.ForeignKey(Series, on_delete=models.CASCADE)
     onset_at = models.DateTimeField()
     end_at = models.DateTimeField()
+    partition = models.IntegerField(null=True, help_text="Where the episode was; empty: anywhere.")
+    first_event = models.BigIntegerField(
+        null=True, help_text="Of the episode, counted in its series; empty: not known."
+    )
+    last_event = models.BigIntegerField(null=True)
+    values = ArrayField(models.FloatField(), default=list, help_text="At the onset and the peak.")
+    flat = models.BooleanField(default=False, help_text="A flat line of this length is usual.")
+    anomaly_id = models.UUIDField(null=True)
     requested_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)
 

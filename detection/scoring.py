@@ -9,13 +9,13 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detection import challengers, episodes, vectors
+from detection import challengers, episodes, quarantine, vectors
 from detection.base import ModelDetector, ScoringInput, SeriesDetector, SeriesOutput
 from detection.challengers import Shadow
 from detection.detectors.online import OnlineDetector
@@ -24,6 +24,7 @@ from detection.ensemble import combine, score_from_oddness
 from detection.episodes import Limits, Outcome
 from detection.errors import StateLayoutError
 from detection.features import FEATURE_NAMES
+from detection.quarantine import Releases
 from detection.registry import MODEL_DETECTORS, SERIES_DETECTORS
 from detection.state import StateStore
 from detection.thresholds import PolicyTable
@@ -67,6 +68,7 @@ class CompiledVersion:
     vector_models: tuple[LoadedModel, ...] = ()
     vector_challengers: tuple[LoadedModel, ...] = ()
     of_vectors: bool = False
+    releases: Releases = field(default_factory=Releases)
 
     @property
     def running(self) -> tuple[SeriesDetector, ...]:
@@ -178,6 +180,7 @@ class ScoringEngine:
         # Whatever the configuration says: versions of the past may need any of them.
         components = [detector.component for detector in SERIES_DETECTORS.values()]
         components += [challengers.component(name) for name in MODEL_DETECTORS]
+        components += [quarantine.component()]
         self.store = StateStore([*components, episodes.component()], capacity)
         self.vectors = VectorStore()
         self._slots: dict[int, NDArray[np.int32]] = {}
@@ -292,6 +295,9 @@ class ScoringEngine:
         value = np.ascontiguousarray(events.values[:, 0])
         zone = self._zones.setdefault(version.time_zone, ZoneClock(version.time_zone))
         inputs = ScoringInput(slot, zone.local_s(time_us), value)
+        if version.releases:
+            names_of = self.index.names
+            version.releases.apply(self.store, names_of, slot, events.series, events.partition)
         detail = SeriesOutput.empty(len(events))
         names = version.names
         votes = np.full((len(events), len(names)), np.nan)

@@ -18,7 +18,14 @@ from django.db import transaction
 from detection.detectors.vector import VectorDetector
 from detection.episodes import Limits
 from detection.errors import DetectionError
-from detection.models import ModelVersion, ScoringVersion, ThresholdPolicy, VersionLog
+from detection.models import (
+    ModelVersion,
+    QuarantineRelease,
+    ScoringVersion,
+    ThresholdPolicy,
+    VersionLog,
+)
+from detection.quarantine import KEPT, Release, Releases
 from detection.registry import series_detectors
 from detection.scoring import CompiledVersion, LoadedModel
 from detection.thresholds import Policy, PolicyTable
@@ -49,6 +56,8 @@ def payload_of(stream: Stream, base: Mapping[str, Any]) -> dict[str, Any]:
     }
     if challengers := _models(stream, ModelVersion.State.CHALLENGER):
         payload["challengers"] = challengers
+    if releases := _releases(stream):
+        payload["releases"] = releases
     return payload
 
 
@@ -73,6 +82,29 @@ def configured_policy(base: Mapping[str, Any]) -> Policy:
         threshold=base["threshold"],
         max_onsets_per_day=base["max_onsets_per_day"],
     )
+
+
+def policy_table(stream: Stream, base: Mapping[str, Any]) -> PolicyTable:
+    """What counts for this stream's series by the rows of now."""
+    rows = [Policy(**p) for p in _policies(stream, base["max_onsets_per_day"])]
+    return PolicyTable([*rows, configured_policy(base)])
+
+
+def _releases(stream: Stream) -> list[dict[str, Any]]:
+    rows = QuarantineRelease.objects.filter(series__stream=stream).select_related("series")
+    return [
+        Release(
+            id=r.pk,
+            source=r.series.source,
+            metric=r.series.metric,
+            partition=-1 if r.partition is None else r.partition,
+            first=-1 if r.first_event is None else r.first_event,
+            last=-1 if r.last_event is None else r.last_event,
+            values=tuple(r.values),
+            flat=r.flat,
+        ).as_dict()
+        for r in sorted(rows.order_by("-pk")[:KEPT], key=lambda r: r.pk)
+    ]
 
 
 def _policies(stream: Stream, max_onsets_per_day: float) -> list[dict[str, Any]]:
@@ -149,6 +181,8 @@ def compile_version(
         time_zone=payload["time_zone"],
         challengers=tuple(m for m in rivals if not is_vector(m.metric)),
         vector_challengers=tuple(m for m in rivals if is_vector(m.metric)),
+        # versions of the past know of none
+        releases=Releases([Release.of(r) for r in payload.get("releases", ())]),
     )
 
 

@@ -72,6 +72,23 @@ def signed(value: float) -> str:
 
 
 @register.filter
+def percent(share: float) -> str:
+    """Whole percents, never up to 100."""
+    return f"{math.floor(100 * share + 1e-9)} %"
+
+
+@register.filter
+def minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+@register.filter
+def named(names: Mapping[str, str], key: str) -> str:
+    """A name for people, or the key in words."""
+    return names.get(key, key.replace("_", " "))
+
+
+@register.filter
 def ago(at: datetime | None) -> str:
     if at is None:
         return "never"

@@ -9,6 +9,7 @@ import numpy as np
 
 from detection.base import FloatArray, ScoringInput, SeriesOutput
 from detection.detectors import online_kernel
+from detection.features import FEATURE_NAMES
 from detection.state import StateComponent
 
 REASONS: tuple[str, ...] = (
@@ -71,12 +72,41 @@ class OnlineDetector:
             out.features,
             out.expected,
             out.seen,
+            out.tests,
         )
         if self.warm_up > 0:
             # Everything is new to a young series: alarms before the recipe's own start are noise.
             out.oddness[out.seen < self.warm_up] = np.nan
             out.expected[out.seen < min(self.warm_up, BAND_FROM)] = np.nan
         return out.oddness
+
+
+def strengths(features: FloatArray, tests: FloatArray) -> dict[str, float]:
+    """Each of the detector's own tests of one event in units of its alarm level, undamped.
+
+    `features` float64[FEATURES] and `tests` float64[TESTS] as in `SeriesOutput`; names as in
+    REASONS. Those among the features are bounded at 10.
+    """
+    known = dict(zip(FEATURE_NAMES, features.tolist(), strict=True))
+    residual, flat, returned = tests.tolist()
+    found = {
+        "value": known["novelty"],
+        "pair": known["pair"],
+        "block": known["block"],
+        "residual": residual,
+        "season": known["drift"],
+        "flat": flat,
+    }
+    if returned > 0:  # it is only where it is stronger than the others
+        found["returned"] = returned
+    return found
+
+
+def release(
+    row: FloatArray, first: int, last: int, values: FloatArray, *, flat: bool = False
+) -> None:
+    """What the label *expected* does to a state row: see the kernel of this name."""
+    online_kernel.release(row, first, last, values, flat)
 
 
 def check_slots(state: FloatArray, inputs: ScoringInput) -> None:

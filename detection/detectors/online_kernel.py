@@ -39,6 +39,7 @@ WEEK_FACTS = DAY_FACTS + 48
 WIDTH = WEEK_FACTS + 168
 
 FEATURES = 10
+TESTS = 3  # beside those among the features: residual, flat line, a known fault
 LEVEL_VALUE, LEVEL_PAIR, LEVEL_BLOCK = 0.039, 0.154, 0.083
 LEVEL_RESIDUAL, LEVEL_SEASON = 0.051, 0.25
 HOUR, DAY, WEEK = 3600, 86400, 604800
@@ -348,15 +349,48 @@ def _onset(row: FloatArray, o: float, o_a: float, o_k: float) -> int:
 
 
 @kernel
+def release(row: FloatArray, first: int, last: int, values: FloatArray, flat: bool) -> None:
+    """Take an episode's prototypes out of quarantine, and its flat line for usual.
+
+    `first` and `last` are the series' event numbers of the episode, -1 where they are not known;
+    `values` float64[m] are values of it, whose prototypes are released wherever they came back.
+    A state that has not seen the episode stays as it is.
+    """
+    if row[T] <= first:
+        return
+    count = int(row[SIZE1])
+    flags = (np.int64(row[FLAGS_HIGH]) << 32) | np.int64(row[FLAGS_LOW])
+    for i in range(count):
+        used = row[BOOK1 + BOOK + i]
+        if (flags >> i) & 1 == 0 or used < first - 20:  # a fault's first events may score less
+            continue
+        released = first >= 0 and used <= last + 20
+        for k in range(values.shape[0]):
+            released = released or abs(row[BOOK1 + i] - values[k]) <= 0.03 * row[SCALE]
+        if released:
+            flags &= ~(np.int64(1) << i)
+    row[FLAGS_LOW] = float(flags & 0xFFFFFFFF)
+    row[FLAGS_HIGH] = float((flags >> 32) & 0xFFFFFFFF)
+    if flat and first >= 0:
+        # It was flagged once it was 8 + 2H long, and went on for the whole episode.
+        row[LONGEST] = max(row[LONGEST], row[RUN], 8 + 2 * row[LONGEST] + (last - first))
+
+
+@kernel
 def _clip(value: float, limit: float) -> float:
     return max(-limit, min(limit, value))
 
 
 @kernel
 def step(
-    row: FloatArray, epoch: int, x: float, features: FloatArray, expected: FloatArray
+    row: FloatArray,
+    epoch: int,
+    x: float,
+    features: FloatArray,
+    expected: FloatArray,
+    tests: FloatArray,
 ) -> tuple[float, int, bool]:
-    """One event: (oddness, reason, onset), and fills features[FEATURES] and expected[3]."""
+    """One event: (oddness, reason, onset); fills features[FEATURES], expected[3], tests[TESTS]."""
     t = row[T]
     before = row[SCALE]
     scale = _widen(row, HIGH, LOW, x)
@@ -433,6 +467,10 @@ def step(
     features[8] = min(z5 / LEVEL_SEASON, 10.0)
     features[9] = _clip(math.log((gap + 1.0) / (row[GAP] + 1.0)), 5.0)
 
+    tests[0] = z4 / LEVEL_RESIDUAL
+    tests[1] = 0.0 if usual else z6
+    tests[2] = z1n / LEVEL_VALUE if t >= 150 and mn > m and not usual else 0.0
+
     row[SCALE], row[EPOCH] = scale, epoch
     row[X2], row[X1] = row[X1], x
     row[T] = t + 1
@@ -451,6 +489,7 @@ def run(
     features: FloatArray,
     expected: FloatArray,
     seen: IntArray,
+    tests: FloatArray,
 ) -> None:
     """Score a batch in its own order; `seen` is the number of events of the series before this."""
     for i in range(slot.shape[0]):
@@ -461,5 +500,6 @@ def run(
             oddness[i], reason[i], onset[i] = np.nan, 0, False
             features[i, :] = 0.0
             expected[i, :] = np.nan
+            tests[i, :] = 0.0
             continue
-        oddness[i], reason[i], onset[i] = step(row, epoch[i], x, features[i], expected[i])
+        oddness[i], reason[i], onset[i] = step(row, epoch[i], x, features[i], expected[i], tests[i])

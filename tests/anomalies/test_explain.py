@@ -1,4 +1,4 @@
-"""The type of an anomaly and its sentence."""
+"""The sentence of an anomaly."""
 
 from __future__ import annotations
 
@@ -6,39 +6,10 @@ import datetime as dt
 
 import pytest
 
-from anomalies.explain import anomaly_type, number, sentence, vector_sentence
+from anomalies.explain import number, sentence, vector_sentence
 from anomalies.models import AnomalyType
-from detection.detectors.online import REASONS
 
 AT = dt.datetime(2024, 1, 1, 12, 30, tzinfo=dt.UTC)
-
-
-def kind(reason: str, direction: int = 1, **features: float) -> str:
-    return anomaly_type(REASONS.index(reason), direction, features).value
-
-
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        (kind("residual"), "spike"),
-        (kind("residual", -1), "dip"),
-        (kind("residual", spread=2.0), "variance_change"),
-        (kind("flat"), "flatline"),
-        (kind("season"), "contextual"),
-        (kind("block"), "level_shift"),
-        (kind("block", spread=1.5), "pattern"),
-        (kind("pair"), "pattern"),
-        (kind("pair", residual=-4.0, direction=-1), "dip"),
-    ],
-)
-def test_the_type_follows_the_strongest_test(found: str, expected: str) -> None:
-    assert found == expected
-
-
-def test_every_reason_has_a_type() -> None:
-    for reason in range(len(REASONS)):
-        for direction in (-1, 0, 1):
-            assert anomaly_type(reason, direction, {}) in AnomalyType
 
 
 @pytest.mark.parametrize(

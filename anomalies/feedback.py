@@ -1,0 +1,180 @@
+"""What people say of anomalies: labels, what they teach, and how often detectors were right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import connection, transaction
+from django.db.models import Sum
+from django.utils import timezone
+
+from anomalies.models import Anomaly, AnomalyType
+from detection.models import QuarantineRelease
+from streams.models import Rollup
+
+VOTES_FROM = 0.8
+"""A detector counts as having said so from its own alarm level on."""
+_RELEASES = 724_103
+"""Of PostgreSQL's advisory locks, with the series: releases of one series commit in their order."""
+
+_BY_DETECTOR = """
+SELECT v.key, a.label, count(*)
+  FROM anomalies_anomaly a CROSS JOIN LATERAL jsonb_each(a.detectors) v
+ WHERE a.label <> '' AND a.origin = 'detector' AND jsonb_typeof(v.value) = 'number'
+   AND (v.value)::float8 >= %(from)s
+ GROUP BY v.key, a.label
+"""
+_BY_SERIES = """
+SELECT a.series_id, a.source, a.metric, a.label, count(*)
+  FROM anomalies_anomaly a
+ WHERE a.label <> '' AND a.origin = 'detector' AND a.series_id IS NOT NULL
+ GROUP BY a.series_id, a.source, a.metric, a.label
+"""
+
+
+@dataclass(slots=True)
+class Counted:
+    """Labels of one detector or series; ``precision`` leaves what was *expected* aside."""
+
+    name: str
+    real: int = 0
+    false_alarm: int = 0
+    expected: int = 0
+    series: int | None = None
+    metric: str = ""
+
+    @property
+    def total(self) -> int:
+        return self.real + self.false_alarm + self.expected
+
+    @property
+    def precision(self) -> float | None:
+        """The real ones' share of real ones and false alarms; None without either."""
+        judged = self.real + self.false_alarm
+        return self.real / judged if judged else None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"real": self.real, "false_alarm": self.false_alarm, "expected": self.expected,
+                "precision": self.precision}  # fmt: skip
+
+
+def set_label(
+    pk: UUID, label: str, user: AbstractBaseUser | None = None, now: datetime | None = None
+) -> Anomaly:
+    """Store a label, or take it back with the empty one.
+
+    *expected* asks the consumers to release the episode from quarantine; to take that label back
+    withdraws the request, but what a consumer has learnt by then it keeps.
+
+    Raises:
+        Anomaly.DoesNotExist: there is none of this id.
+    """
+    with transaction.atomic():
+        anomaly = (
+            Anomaly.objects.select_for_update(of=("self",))
+            .select_related("stream", "labelled_by").get(pk=pk)
+        )  # fmt: skip
+        anomaly.label = label
+        anomaly.labelled_by_id = user.pk if label and user is not None else None
+        anomaly.labelled_at = (now or timezone.now()) if label else None
+        anomaly.save(update_fields=["label", "labelled_by", "labelled_at", "updated_at"])
+        asked = QuarantineRelease.objects.filter(anomaly_id=pk)
+        if label != Anomaly.Label.EXPECTED:
+            asked.delete()
+        elif anomaly.series_id is None or anomaly.anomaly_type == AnomalyType.MULTIVARIATE:
+            pass  # only the online detector of a series keeps a quarantine
+        elif not asked.exists():
+            _release(anomaly, anomaly.series_id, user.get_username() if user else "api")
+    return anomaly
+
+
+def _release(anomaly: Anomaly, series: int, by: str) -> None:
+    with connection.cursor() as cursor:
+        # A series takes up what is newer than the newest it has: none may become visible late.
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(%s, (%s %% 2147483647)::int)", [_RELEASES, series]
+        )
+    first = (anomaly.evidence or {}).get("event")
+    flat = anomaly.anomaly_type == AnomalyType.FLATLINE
+    values = [v for v in (anomaly.value, anomaly.peak_value) if v is not None]
+    QuarantineRelease.objects.create(
+        series_id=series,
+        onset_at=anomaly.onset_at,
+        end_at=anomaly.end_at,
+        partition=anomaly.partition,
+        first_event=first,
+        last_event=None if first is None else first + _length(anomaly, flat) - 1,
+        values=sorted(set(values)),
+        flat=flat,
+        anomaly_id=anomaly.pk,
+        requested_by=by,
+    )
+
+
+def _length(anomaly: Anomaly, flat: bool) -> int:
+    """Events from the onset to the end, up to a minute's more: what rollups can tell."""
+    if flat or anomaly.end_at == anomaly.onset_at:
+        return anomaly.count  # every event of a flat line is over the threshold
+    between = Rollup.objects.filter(
+        series=anomaly.series_id, incarnation=anomaly.incarnation_id,
+        minute__gte=anomaly.onset_at - timedelta(minutes=1), minute__lte=anomaly.end_at,
+    )  # fmt: skip
+    return max(anomaly.count, between.aggregate(n=Sum("count"))["n"] or 0)
+
+
+def by_detector() -> list[Counted]:
+    """Detectors by how much was labelled of what they voted for."""
+    found: dict[str, Counted] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(_BY_DETECTOR, {"from": VOTES_FROM})
+        for name, label, n in cursor.fetchall():
+            setattr(found.setdefault(name, Counted(name)), label, n)
+    return _most(found.values())
+
+
+def by_series(most: int = 100) -> list[Counted]:
+    """Series by how many of their anomalies are labelled."""
+    found: dict[int, Counted] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(_BY_SERIES)
+        for series, source, metric, label, n in cursor.fetchall():
+            row = found.setdefault(series, Counted(source, series=series, metric=metric))
+            setattr(row, label, n)
+    return _most(found.values())[:most]
+
+
+def total() -> Counted:
+    """All labels of what detectors found."""
+    rows = (
+        Anomaly.objects.filter(origin=Anomaly.Origin.DETECTOR).exclude(label="").order_by()
+        .values_list("label")
+    )  # fmt: skip
+    counted = Counted("all")
+    for label in Anomaly.Label.values:
+        if label:
+            setattr(counted, label, rows.filter(label=label).count())
+    return counted
+
+
+def latest(most: int = 20) -> list[Anomaly]:
+    """The newest labels: what, by whom and when."""
+    labelled = Anomaly.objects.exclude(label="").select_related("labelled_by")
+    return list(labelled.defer("context", "features", "evidence").order_by("-labelled_at")[:most])
+
+
+def _most(rows: Any) -> list[Counted]:
+    return sorted(rows, key=lambda row: (-row.total, row.name, row.metric))
+
+
+def as_json(detectors: Sequence[Counted], series: Sequence[Counted]) -> dict[str, Any]:
+    """For `GET /api/feedback`."""
+    return {
+        "all": total().as_dict(),
+        "by_detector": [{"detector": c.name, **c.as_dict()} for c in detectors],
+        "by_series": [{"source": c.name, "metric": c.metric, **c.as_dict()} for c in series],
+    }  # fmt: skip
