@@ -1,0 +1,174 @@
+"""What stored rows add to the evidence: only what is there, kept once, again after the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from anomalies import detail, surroundings
+from anomalies.models import Anomaly
+from anomalies.tasks import complete_evidence
+from detection.thresholds import LEVELS
+from streams.models import Rollup, Series
+from tests import builders
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def no_rollups_left() -> Iterator[None]:
+    yield
+    Rollup.objects.all().delete()
+
+
+def scored(of: Series, minutes: int, *scores: float) -> list[Rollup]:
+    """Minutes of six scored events each; the last ones hold these scores as well."""
+    rows = builders.rollups(of, minutes)
+    for row, score in zip(rows[-len(scores) :], scores, strict=True):
+        counts = [int(score >= level) for level in LEVELS.tolist()]
+        Rollup.objects.filter(series=of, minute=row.minute).update(
+            score_counts=counts, max_score=score
+        )
+    return rows
+
+
+def test_rarity_is_counted_at_the_level_below_the_score() -> None:
+    series = builders.series()
+    rows = scored(series, 100, 0.93, 0.97, 0.95)
+    odd = builders.anomaly(series, score=0.955, at=rows[-1].minute + timedelta(seconds=20))
+    rarity = surroundings.rarity(odd)
+    assert rarity == {"events": 600, "reached": 2, "level": 0.95, "days": 1}
+    assert detail.rare(rarity) == "higher than 99.6 % of 600 scored events of 1 day"
+
+
+@pytest.mark.parametrize(
+    ("events", "reached", "said"),
+    [
+        (48_210, 14, "higher than 99.97 % of 48,210 scored events of 30 days"),
+        (48_210, 0, "higher than all 48,210 scored events of 30 days"),
+        (50, 1, "1 of 50 scored events of 30 days reached 0.9"),
+        (10_000_000, 1, "higher than 99.9999 % of 10,000,000 scored events of 30 days"),
+    ],
+)
+def test_rarity_never_says_more_than_is_stored(events: int, reached: int, said: str) -> None:
+    given = {"events": events, "reached": reached, "level": 0.9, "days": 30}
+    assert detail.rare(given) == said
+
+
+def test_the_nearest_value_is_one_of_a_minute_that_was_not_odd() -> None:
+    series = builders.series()
+    rows = builders.rollups(series, 60)
+    Rollup.objects.filter(series=series, minute=rows[5].minute).update(max=900.0, max_score=0.9)
+    Rollup.objects.filter(series=series, minute=rows[6].minute).update(max=400.0)
+    odd = builders.anomaly(series, at=rows[-1].minute)
+    found = surroundings.nearest_value(odd)
+    assert found == {
+        "value": 400.0, "away": pytest.approx(884.0), "at": rows[6].minute.isoformat(),
+    }  # fmt: skip
+
+
+def test_alike_are_those_of_the_series_first_then_of_the_metric() -> None:
+    series, other = builders.series(), builders.series("web-04")
+    stranger = builders.series("web-03", "memory")
+    now = timezone.now()
+    odd = builders.anomaly(series, at=now)
+    same = builders.anomaly(series, at=now - timedelta(days=1))
+    shape = builders.anomaly(series, at=now - timedelta(days=2), anomaly_type="spike")
+    far = dict.fromkeys(("residual", "change", "level", "seasonal", "drift"), -10.0)
+    builders.anomaly(series, at=now - timedelta(days=3), features=far)
+    elsewhere = builders.anomaly(other, at=now - timedelta(days=4))
+    builders.anomaly(stranger, at=now - timedelta(days=4))
+    builders.anomaly(series, at=now + timedelta(minutes=1))
+    found = surroundings.similar(odd)
+    assert found == [
+        {"id": str(same.pk), "likeness": 1.0, "same_series": True},
+        {"id": str(shape.pk), "likeness": 0.8, "same_series": True},
+        {"id": str(elsewhere.pk), "likeness": 1.0, "same_series": False},
+    ]
+
+
+def test_neighbours_moved_when_odd_or_outside_their_band_in_that_minute() -> None:
+    series = builders.series()
+    rows = builders.rollups(series, 10)
+    at = rows[-1].minute
+    odd = builders.anomaly(series, at=at + timedelta(seconds=31))
+    calm, wild, out = (builders.series("web-03", name) for name in ("disk", "memory", "load"))
+    away = builders.series("web-09")
+    for one in (calm, wild, out, away):
+        builders.rollups(one, 10)
+    Rollup.objects.filter(series=wild, minute=at).update(max_score=0.97)
+    Rollup.objects.filter(series=out, minute=at).update(max=5_000.0)
+    Rollup.objects.filter(series=calm, minute=at - timedelta(minutes=1)).update(max_score=0.99)
+    found: Any = surroundings.neighbours(odd)
+    assert (found["source"]["looked_at"], found["source"]["moved"]) == (3, 2)
+    assert [row["metric"] for row in found["source"]["most"]] == ["memory", "load"]
+    assert (found["metric"]["looked_at"], found["metric"]["moved"]) == (1, 0)
+
+
+def test_nothing_is_said_of_what_is_not_stored() -> None:
+    odd = builders.anomaly(builders.series(), features={}, models_used={})
+    assert surroundings.look(odd) == {}
+    assert surroundings.of(builders.anomaly(None, origin="manual")) == {}
+
+
+def test_the_task_completes_once_and_again_after_the_end() -> None:
+    series = builders.series()
+    builders.rollups(series, 60)
+    odd = builders.anomaly(series, evidence={"event": 7, "tests": {"value": 2.0}})
+    assert complete_evidence() == 0  # its minute may not be written yet
+    Anomaly.objects.update(stored_at=timezone.now() - timedelta(minutes=5))
+    assert [complete_evidence(), complete_evidence()] == [1, 0]
+    odd.refresh_from_db()
+    assert odd.evidence["event"] == 7
+    assert odd.evidence["around"]["closed"] is False
+    Anomaly.objects.update(state="closed")
+    assert [complete_evidence(), complete_evidence()] == [1, 0]
+    odd.refresh_from_db()
+    assert odd.evidence["around"]["closed"] is True
+
+
+def test_after_the_end_the_kind_is_read_again() -> None:
+    series = builders.series()
+    rows = builders.rollups(series, 300)
+    onset = rows[180].minute
+    for row in rows[180:]:
+        Rollup.objects.filter(series=series, minute=row.minute).update(mean=row.mean + 400)
+    given = {"at": onset, "end_at": onset + timedelta(minutes=40), "anomaly_type": "spike"}
+    open_one = builders.anomaly(series, **given)
+    assert surroundings.kind(open_one) is None
+    odd = builders.anomaly(series, state="closed", **given)
+    Anomaly.objects.update(stored_at=timezone.now() - timedelta(minutes=5))
+    odd.refresh_from_db()
+    surroundings.of(odd)
+    odd.refresh_from_db()
+    assert odd.anomaly_type == "level_shift"
+
+
+def test_the_page_and_the_api_show_it(web: Client) -> None:
+    series = builders.series()
+    rows = scored(series, 120, 0.93, 0.97)
+    near = builders.series("web-03", "memory")
+    builders.rollups(near, 10)
+    Rollup.objects.filter(series=near, minute=rows[-1].minute).update(max_score=0.97)
+    before = builders.anomaly(series, at=rows[10].minute, label="real")
+    evidence = {"event": 900, "reason": "value", "tests": {"value": 6.0, "pair": 2.0, "flat": 0.0}}
+    odd = builders.anomaly(series, at=rows[-1].minute, score=0.97, evidence=evidence)
+    page = web.get(f"/anomalies/{odd.pk}/").content.decode()
+    assert "a value never seen" in page
+    assert "75 %" in page
+    assert f'hx-get="/anomalies/{odd.pk}/why"' in page
+    part = web.get(f"/anomalies/{odd.pk}/why").content.decode()
+    for text in ("higher than 99.8 % of 720 scored events", "Seen before", "In the same minute",
+                 f"/anomalies/{before.pk}/", "memory", "1 neighbour moved", "as a level shift",
+                 "the nearest value that was normal"):  # fmt: skip
+        assert text in part, text
+    answer = web.get(f"/api/anomalies/{odd.pk}/evidence").json()
+    assert answer["evidence"]["tests"]["value"] == 6.0
+    assert answer["evidence"]["around"]["similar"][0]["id"] == str(before.pk)
+    json.dumps(answer)
