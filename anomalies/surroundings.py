@@ -19,7 +19,10 @@ from django.utils import timezone
 
 from anomalies import kinds
 from anomalies.models import Anomaly, AnomalyType
+from detection import model_store
+from detection.errors import ArtefactError
 from detection.features import FEATURE_NAMES
+from detection.models import ModelVersion
 from detection.thresholds import LEVELS
 from streams.models import Series
 
@@ -101,8 +104,8 @@ def look(anomaly: Anomaly) -> dict[str, Any]:
     """Everything that stored rows say of an anomaly of a series."""
     found: dict[str, Any] = {}
     parts = {
-        "rarity": rarity(anomaly), "nearest": nearest_value(anomaly), "similar": similar(anomaly),
-        "neighbours": neighbours(anomaly), "kind": kind(anomaly),
+        "rarity": rarity(anomaly), "nearest": nearest_value(anomaly), "models": models(anomaly),
+        "similar": similar(anomaly), "neighbours": neighbours(anomaly), "kind": kind(anomaly),
     }  # fmt: skip
     found |= {name: part for name, part in parts.items() if part is not None}
     return found
@@ -134,6 +137,35 @@ def nearest_value(anomaly: Anomaly) -> dict[str, Any] | None:
     minute, low, high, away = row
     value = anomaly.value if away == 0 else (low if low > anomaly.value else high)
     return {"value": value, "away": away, "at": minute.isoformat()}
+
+
+def models(anomaly: Anomaly) -> dict[str, Any] | None:
+    """Of each stored model that scored it: shares of its features, and the nearest normal row."""
+    found = {}
+    for algorithm, used in (anomaly.models_used or {}).items():
+        version = ModelVersion.objects.filter(
+            stream=anomaly.stream_id, algorithm=algorithm, version=used.get("version"),
+            metric=used.get("metric", ""), sha256=used.get("sha256", ""),
+        ).values_list("pk", flat=True).first()  # fmt: skip
+        if version is None:
+            continue
+        try:
+            row, detector = model_store.load(version)
+        except ArtefactError:
+            continue  # told where models are shown; here it explains nothing
+        names = list(row.manifest.get("feature_names") or FEATURE_NAMES)
+        seen = np.array([[anomaly.features.get(name, np.nan) for name in names]], dtype=np.float64)
+        if np.isnan(seen).any() or detector.columns != len(names):
+            continue
+        shares, near = detector.contributions(seen)[0], detector.nearest(seen)[0]
+        if shares.any():
+            found[algorithm] = {
+                "shares": {n: round(float(x), 4) for n, x in zip(names, shares, strict=True) if x},
+                "nearest": {
+                    n: round(float(x), 4) for n, x in zip(names, near, strict=True) if x == x
+                },
+            }
+    return found or None
 
 
 def similar(anomaly: Anomaly) -> list[dict[str, Any]] | None:

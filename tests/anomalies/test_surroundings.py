@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from django.test import Client
 from django.utils import timezone
@@ -14,7 +15,10 @@ from django.utils import timezone
 from anomalies import detail, surroundings
 from anomalies.models import Anomaly
 from anomalies.tasks import complete_evidence
+from detection import model_store
+from detection.features import FEATURE_NAMES
 from detection.thresholds import LEVELS
+from detection.training import train
 from streams.models import Rollup, Series
 from tests import builders
 
@@ -109,6 +113,27 @@ def test_neighbours_moved_when_odd_or_outside_their_band_in_that_minute() -> Non
     assert (found["source"]["looked_at"], found["source"]["moved"]) == (3, 2)
     assert [row["metric"] for row in found["source"]["most"]] == ["memory", "load"]
     assert (found["metric"]["looked_at"], found["metric"]["moved"]) == (1, 0)
+
+
+def test_a_stored_model_says_which_features_made_it_odd() -> None:
+    series = builders.series()
+    rows = np.random.default_rng(3).normal(0, 1, (900, len(FEATURE_NAMES)))
+    trained = train("isolation_forest", rows, seed=1, params={"n_estimators": 50})
+    row = model_store.save(trained, stream=series.stream, algorithm="isolation_forest")
+    used = {"version": row.version, "sha256": row.sha256, "metric": ""}
+    features = dict.fromkeys(FEATURE_NAMES, 0.1) | {"drift": 9.0}
+    odd = builders.anomaly(series, features=features, models_used={"isolation_forest": used})
+    found: Any = surroundings.models(odd)
+    shares = found["isolation_forest"]["shares"]
+    assert max(shares, key=lambda name: shares[name]) == "drift"
+    assert sum(shares.values()) == pytest.approx(1.0, abs=1e-3)
+    assert abs(found["isolation_forest"]["nearest"]["drift"]) < 5
+    other = builders.anomaly(
+        series, features=features, models_used={"isolation_forest": used | {"sha256": "another"}}
+    )
+    assert surroundings.models(other) is None
+    type(row).objects.update(artefact=b"VIGILMDL")
+    assert surroundings.models(odd) is None
 
 
 def test_nothing_is_said_of_what_is_not_stored() -> None:
