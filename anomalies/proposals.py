@@ -107,20 +107,20 @@ def propose(series: Series) -> Proposal | None:
                 sum(s >= level for s in wrong))
         for i, level in enumerate(LEVELS.tolist())
     ]  # fmt: skip
-    higher = [p for p in levels if p.threshold > policy.threshold + 1e-9]
-    of_now = sum(s >= policy.threshold for s in wrong)
-    lost_now = sum(s < policy.threshold for s in real)
-    harmless = [p for p in higher if p.real_lost <= lost_now]
-    if not harmless:
-        return None
-    then = min(harmless, key=lambda p: (p.false_alarms_left, p.threshold))
-    if then.false_alarms_left >= of_now:
-        return None
+    # A budget of onsets may have raised it beyond the policy's own.
+    present = max(policy.threshold, series.raised_threshold or 0.0)
     stored = Anomaly.objects.filter(
         series=series, origin=Anomaly.Origin.DETECTOR,
         onset_at__gte=series.last_event_at - WEEK, onset_at__lte=series.last_event_at,
     ).count()  # fmt: skip
-    now = Preview(policy.threshold, stored, lost_now, of_now)
+    now = Preview(present, stored, sum(s < present for s in real), sum(s >= present for s in wrong))
+    higher = [p for p in levels if p.threshold > present + 1e-9 and p.onsets <= stored]
+    harmless = [p for p in higher if p.real_lost <= now.real_lost]
+    if not harmless:
+        return None
+    then = min(harmless, key=lambda p: (p.false_alarms_left, p.threshold))
+    if then.false_alarms_left >= now.false_alarms_left:
+        return None
     return Proposal(series, policy, now, then, tuple(higher), len(real), len(wrong), days)
 
 
