@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from config.schema import STATISTICAL_METHODS
+from detection import shapes
 from detection.base import FloatArray, IntArray
 from detection.ensemble import DEFAULT_WEIGHTS
 from detection.registry import SERIES_DETECTORS, create_series_detector
@@ -240,3 +242,21 @@ def test_wrong_thresholds_are_refused(name: str) -> None:
 def test_the_configuration_knows_every_method() -> None:
     assert {*STATISTICAL_METHODS, "change_point", "online"} == set(SERIES_DETECTORS)
     assert set(SERIES_DETECTORS) <= set(DEFAULT_WEIGHTS)
+
+
+def episodes(alarm: NDArray[np.bool_]) -> int:
+    """Alarms after event 2,000 with 80 quiet events before them."""
+    at = np.flatnonzero(alarm)
+    first = np.diff(at, prepend=-1000) > 80
+    return int((first & (at >= 2000)).sum())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_alone_it_is_quiet_on_twenty_shapes_of_normal_data(name: str) -> None:
+    """What its gain in the default ensemble was chosen for."""
+    found = {}
+    for shape in shapes.SHAPES:
+        made = shapes.make(shape, seed=1, events=12_000)
+        found[shape] = episodes(oddness(name, made.value, made.time_s) >= margin(name))
+    assert max(found.values()) <= 8, found
+    assert sum(found.values()) <= 20, found
