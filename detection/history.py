@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from numpy.typing import NDArray
 
 from detection.base import FloatArray, ScoringInput, SeriesOutput
 from detection.detectors.online import OnlineDetector
-from detection.features import FEATURE_NAMES
+from detection.detectors.vector import VectorDetector
+from detection.features import FEATURE_NAMES, Space
 from detection.scoring import TRUSTED_AFTER, ZoneClock
 from detection.state import StateStore
+from detection.vectors import VectorStore
 from streams.batch import EventBatch
-from streams.codec import Codec
+from streams.codec import Codec, Decoded
 from streams.connectors.topic import (
     TIMEOUT_S,
     arrivals,
@@ -32,6 +35,7 @@ from streams.connectors.topic import (
 )
 from streams.errors import BrokerError
 from streams.series import SeriesIndex
+from streams.vectors import is_vector, label_of
 
 BATCH = 10_000
 MAX_EVENTS = 5_000_000
@@ -69,8 +73,8 @@ def left_out(stream: str) -> list[Interval]:
 class TrainingRows:
     """Feature rows in the order of time, and where they came from.
 
-    ``features`` float64 [n, len(FEATURE_NAMES)]; ``time_us`` int64 [n]. ``events`` were read of
-    this metric; ``warming``, ``excluded`` and ``sampled_out`` say why not all of them are rows.
+    ``features`` float64 [n, k], named by ``columns``; ``time_us`` int64 [n]. ``events`` were read
+    of this metric; ``warming``, ``excluded`` and ``sampled_out`` say why not all of them are rows.
     """
 
     features: FloatArray
@@ -83,6 +87,12 @@ class TrainingRows:
     ranges: dict[int, tuple[int, int]] = field(default_factory=dict)  # partition: offsets read
     metric: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
     metrics: tuple[str, ...] = ()  # what ``metric`` int32 [n] counts
+    columns: tuple[str, ...] = FEATURE_NAMES
+
+    @property
+    def space(self) -> Space:
+        """What the columns are: features of series, or the values of wide events."""
+        return "series" if self.columns == FEATURE_NAMES else "vector"
 
     def __len__(self) -> int:
         return len(self.time_us)
@@ -97,8 +107,11 @@ def read_events(
     max_events: int = MAX_EVENTS,
     share: float = 0.5,
     sleep: Callable[[float], None] = time.sleep,
+    metric: str = "",
 ) -> Iterator[EventBatch]:
     """The topic's events that arrived since then and until now, partition by partition in order.
+
+    Where ``metric`` is the label of a schema, its wide events with a column for each value.
 
     ``share`` is the part of the time it may work. Of more than ``max_events`` the newest are read.
     Messages that are no events are passed over: the consumer has made dead letters of them.
@@ -129,13 +142,22 @@ def read_events(
                     raise BrokerError(f"topic {topic}: {error.str()}")
             _drop_finished(consumer, topic, left)
             if messages:
-                yield codec.decode(messages).batch
+                yield _of_metric(codec.decode(messages), metric)
             if not left:
                 return
             if share < 1:
                 sleep((time.monotonic() - began) * (1 - share) / share)
     finally:
         consumer.close()
+
+
+def _of_metric(decoded: Decoded, metric: str) -> EventBatch:
+    if not is_vector(metric):
+        return decoded.batch
+    for batch in decoded.vectors:
+        if label_of(batch.columns) == metric:
+            return batch
+    return decoded.batch.take(np.zeros(len(decoded.batch), dtype=np.bool_))
 
 
 def feature_rows(
@@ -151,9 +173,12 @@ def feature_rows(
 ) -> TrainingRows:
     """Run the online detector over the events and keep the features models are trained on.
 
-    Of more than ``max_rows`` a seeded sample is kept, which depends on the events alone.
+    Where ``metric`` is the label of a schema: the vector detector, and the smoothed values in
+    deviations from their means, from the end of each source's own training on. Of more than
+    ``max_rows`` a seeded sample is kept, which depends on the events alone.
     """
-    collector = _Collector(index, metric, time_zone, exclude, max_rows, seed, trusted_after)
+    kind = _VectorCollector if is_vector(metric) else _Collector
+    collector = kind(index, metric, time_zone, exclude, max_rows, seed, trusted_after)
     for batch in batches:
         collector.add(batch)
     return collector.result()
@@ -170,9 +195,9 @@ class _Part:
     series: NDArray[np.int32]
 
     @classmethod
-    def empty(cls) -> _Part:
+    def empty(cls, k: int) -> _Part:
         return cls(
-            np.zeros((0, len(FEATURE_NAMES))),
+            np.zeros((0, k)),
             np.zeros(0, dtype=np.int64),
             np.zeros((0, 3), dtype=np.int64),
             np.zeros(0, dtype=np.uint64),
@@ -205,7 +230,8 @@ class _Collector:
         self._intervals: dict[tuple[str, str], list[Interval]] = {}
         for interval in exclude:
             self._intervals.setdefault((interval.source, interval.metric), []).append(interval)
-        self._parts = [_Part.empty()]
+        self._parts: list[_Part] = []
+        self._columns = FEATURE_NAMES
         self._counts = {"events": 0, "warming": 0, "excluded": 0, "kept": 0}
         self._ranges: dict[int, tuple[int, int]] = {}
 
@@ -220,6 +246,15 @@ class _Collector:
         if not len(batch):
             return
         self._counts["events"] += len(batch)
+        features, trusted = self._features(batch)
+        left_out = self._left_out(batch) & trusted
+        self._counts["warming"] += int((~trusted).sum())
+        self._counts["excluded"] += int(left_out.sum())
+        keep = trusted & ~left_out & np.isfinite(features).all(axis=1)
+        self._keep(batch.take(keep), features[keep])
+
+    def _features(self, batch: EventBatch) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """(features [n, k], which of them are no longer warming up [n])."""
         out = SeriesOutput.empty(len(batch))
         inputs = ScoringInput(
             self._slot(batch),
@@ -227,14 +262,10 @@ class _Collector:
             np.ascontiguousarray(batch.values[:, 0]),
         )
         self._detector.score(self._store.rows(self._detector.component.name), inputs, out)
-        trusted = out.seen >= self._trusted_after
-        left_out = self._left_out(batch) & trusted
-        self._counts["warming"] += int((~trusted).sum())
-        self._counts["excluded"] += int(left_out.sum())
-        keep = trusted & ~left_out & np.isfinite(out.features).all(axis=1)
-        self._keep(batch.take(keep), out.features[keep])
+        return out.features, out.seen >= self._trusted_after
 
     def result(self) -> TrainingRows:
+        self._parts = self._parts or [_Part.empty(len(self._columns))]
         rows = self._shrunk()
         partition, offset, name = rows.place.T
         order = np.lexsort((name, offset, partition, rows.time_us))
@@ -252,6 +283,7 @@ class _Collector:
             ranges=dict(sorted(self._ranges.items())),
             metric=number[rows.series[order]].astype(np.int32),
             metrics=metrics,
+            columns=self._columns,
         )
 
     def _learn_names(self) -> None:
@@ -316,6 +348,23 @@ class _Collector:
             rows.features[kept], rows.time_us[kept], rows.place[kept], rows.key[kept],
             rows.series[kept],
         )  # fmt: skip
+
+
+class _VectorCollector(_Collector):
+    """The same of one schema's wide events."""
+
+    _vector = VectorDetector()
+
+    def _features(self, batch: EventBatch) -> tuple[FloatArray, NDArray[np.bool_]]:
+        self._columns = batch.columns
+        k = len(batch.columns)
+        rows = self._vectors.rows_of(self._slot(batch), k)
+        found = self._vector.score(self._vectors.pool(k), rows, batch.values)
+        return found.standard, ~np.isnan(found.oddness)
+
+    @cached_property
+    def _vectors(self) -> VectorStore:
+        return VectorStore()
 
 
 def _spans(

@@ -10,18 +10,21 @@ from typing import Any, cast
 
 from celery import shared_task
 from django.conf import settings
+from django.db.models import Sum
 
 from detection import drift, model_store, training_run
 from detection.history import left_out
 from detection.models import ModelVersion, TrainingRun
 from detection.registry import MODEL_DETECTORS
-from detection.training_run import Order, Promote, TrainingBusyError
+from detection.training_run import MIN_ROWS, Order, Promote, TrainingBusyError
 from streams.connectors.topic import event_counts
 from streams.errors import BrokerError
-from streams.models import Stream
+from streams.models import Series, Stream
+from streams.vectors import PREFIX
 
 log = logging.getLogger(__name__)
 
+MOST_SCHEMAS = 10  # of a stream's wide events that get models of their own by themselves
 GROWTH = 4  # times the events of its champion: a model from the first minutes soon gets a better
 
 
@@ -83,15 +86,24 @@ def _orders(stream: str | None, metric: str, algorithm: str | None, seed: int) -
     names = [algorithm] if algorithm else [n for n in detectors.enabled if n in MODEL_DETECTORS]
     rows = Stream.objects.order_by("pk")
     for row in rows.filter(name=stream) if stream else rows:
-        for name in names:
-            yield Order(
-                stream=row,
-                algorithm=name,
-                metric=metric,
-                seed=seed,
-                params=params_of(settings.VIGIL, name),
-                exclude=left_out(row.name),
-            )
+        for chosen in [metric] if metric else ["", *schemas_of(row)]:
+            for name in names:
+                yield Order(
+                    stream=row,
+                    algorithm=name,
+                    metric=chosen,
+                    seed=seed,
+                    params=params_of(settings.VIGIL, name),
+                    exclude=left_out(row.name),
+                )
+
+
+def schemas_of(stream: Stream) -> list[str]:
+    """Labels of a stream's wide events, those with the most events first: each needs models of its
+    own, since their columns differ."""
+    found = Series.objects.filter(stream=stream, metric__startswith=PREFIX)
+    seen = found.values("metric").annotate(events=Sum("events")).filter(events__gte=MIN_ROWS)
+    return list(seen.order_by("-events", "metric").values_list("metric", flat=True)[:MOST_SCHEMAS])
 
 
 def params_of(config: Any, algorithm: str) -> dict[str, Any]:

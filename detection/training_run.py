@@ -15,8 +15,8 @@ from typing import Any, Literal
 from django.db import connection
 
 from detection import bins, model_store
+from detection.detectors.vector_kernel import TRAIN
 from detection.errors import DetectionError, NotEnoughData
-from detection.features import FEATURE_NAMES
 from detection.history import (
     MAX_EVENTS,
     MAX_ROWS,
@@ -26,12 +26,14 @@ from detection.history import (
     read_events,
 )
 from detection.models import ModelVersion, TrainingRun
+from detection.scoring import TRUSTED_AFTER
 from detection.training import train
 from streams.clock import from_us
 from streams.codec import Codec
 from streams.errors import StreamsError
 from streams.models import Stream
 from streams.series import SeriesIndex
+from streams.vectors import is_vector
 
 LEASE = 724_102  # of PostgreSQL's advisory locks; rollups use 724101
 MIN_ROWS = 1_000
@@ -121,6 +123,8 @@ def run(order: Order, client: Mapping[str, Any], now: dt.datetime | None = None)
             most_rows=order.max_rows,
             params=order.params,
             provenance=_provenance(order, rows),
+            columns=rows.columns,
+            space=rows.space,
         )
     except NotEnoughData as error:
         _finish(record, TrainingRun.Status.SKIPPED, str(error), rows)
@@ -153,6 +157,7 @@ def _rows(order: Order, client: Mapping[str, Any], now: dt.datetime) -> Training
         since_us=since_us,
         max_events=order.max_events,
         share=order.share,
+        metric=order.metric,
     )
     return feature_rows(
         events,
@@ -170,17 +175,18 @@ def _check_enough(rows: TrainingRows, order: Order) -> None:
     if missing <= 0:
         return
     where = f"topic {order.stream.topic}" + (f", metric {order.metric}" if order.metric else "")
+    warm_up = TRAIN if is_vector(order.metric) else TRUSTED_AFTER
     if rows.events == 0:
         raise NotEnoughData(f"{where} has no events to train on")
     raise NotEnoughData(
         f"{missing:,} more rows are needed: {where} gives {len(rows):,} of {order.min_rows:,} "
-        f"({rows.events:,} events of {rows.series:,} series were read; the first 150 of each "
+        f"({rows.events:,} events of {rows.series:,} series were read; the first {warm_up} of each "
         f"series only warm it up, {rows.excluded:,} lie in confirmed anomalies)"
     )
 
 
 def _provenance(order: Order, rows: TrainingRows) -> dict[str, Any]:
-    return {
+    found = {
         "stream": order.stream.name,
         "topic": order.stream.topic,
         "metric": order.metric,
@@ -194,11 +200,13 @@ def _provenance(order: Order, rows: TrainingRows) -> dict[str, Any]:
         "first_event": from_us(int(rows.time_us[0])).isoformat(),
         "last_event": from_us(int(rows.time_us[-1])).isoformat(),
         "offsets": {str(p): [start, end] for p, (start, end) in rows.ranges.items()},
-        "distributions": bins.distributions(rows.features, rows.metric, rows.metrics),
         "feature_means": dict(
-            zip(FEATURE_NAMES, rows.features.mean(axis=0).round(6).tolist(), strict=True)
+            zip(rows.columns, rows.features.mean(axis=0).round(6).tolist(), strict=True)
         ),
     }
+    if rows.space == "series":  # drift is watched of the features that every series has
+        found["distributions"] = bins.distributions(rows.features, rows.metric, rows.metrics)
+    return found
 
 
 def _finish(record: TrainingRun, status: str, reason: str, rows: TrainingRows | None) -> None:
