@@ -28,6 +28,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 FEATURE_VERSION = 1
 VECTOR_VERSION = 1
 """Of how the values of wide events are smoothed and scaled before stored models see them."""
@@ -47,3 +50,10 @@ FEATURE_NAMES: tuple[str, ...] = (
     "drift",
     "gap",
 )
+
+LEAST_SCALES: NDArray[np.float64] = np.array([0.5, 0.1, 0.2, 0.2, 0.5, 0.25, 0.25, 0.25, 0.25, 0.2])
+"""By feature: what counts as one step to models of distances however narrow a history was.
+
+A quarter of the alarm level for novelties, a tenth of the range for changes: smaller differences
+are odd to nobody.
+"""

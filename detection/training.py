@@ -13,7 +13,7 @@ from detection import bins
 from detection.artefact import check_compatible, dump, library_versions, load
 from detection.base import FloatArray, ModelDetector
 from detection.errors import ArtefactIncompatible, NotEnoughData
-from detection.features import FEATURE_NAMES, FEATURE_VERSION, VECTOR_VERSION, Space
+from detection.features import FEATURE_NAMES, FEATURE_VERSION, LEAST_SCALES, VECTOR_VERSION, Space
 from detection.registry import model_detector
 
 MOST_ROWS = 200_000
@@ -65,7 +65,13 @@ def train(
         raise NotEnoughData("no usable rows")
     rows = np.ascontiguousarray(features[chosen])
     settings = dict(params or {})
-    detector = model_detector(name).fit(rows, seed=seed, holdout=holdout, **settings)
+    detector = model_detector(name).fit(
+        rows,
+        seed=seed,
+        holdout=holdout,
+        least_scale=LEAST_SCALES if space == "series" else None,
+        **settings,
+    )
     oddness = detector.oddness(rows[len(rows) - int(holdout * len(rows)) :])
     manifest = {
         "detector": name,

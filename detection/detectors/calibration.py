@@ -16,6 +16,9 @@ FloatArray = NDArray[np.float64]
 LEAST_ROWS = 100
 TAIL_QUANTILE = 0.95
 _KNOTS = 200
+LEAST_TAIL = 0.1
+"""Least scale of a tail of logarithms (of distances, of densities): ten times as rare is at least a
+quarter farther out."""
 
 
 def split(
@@ -46,10 +49,11 @@ class TailCalibration:
     tail: FloatArray  # u, −log10 p(u), scale, shape
 
     @classmethod
-    def fit(cls, raw: FloatArray, contamination: float = 0.0) -> Self:
+    def fit(cls, raw: FloatArray, contamination: float = 0.0, least_scale: float = 0.0) -> Self:
         """From raw scores float64[n] of held-out rows, the oddest `contamination` of them left out.
 
-        NotEnoughData below 100 rows.
+        `least_scale` bounds the tail's scale from below: held-out rows that happen to be much alike
+        would make an alarm of any other. NotEnoughData below 100 rows.
         """
         if not 0 <= contamination < 0.5:
             raise ValueError("contamination must be in [0, 0.5)")
@@ -66,7 +70,7 @@ class TailCalibration:
         knots, index = np.unique(ordered[at][::-1], return_index=True)
         share = 1.0 - at[::-1][index] / n
         scale, shape = _pareto(excess)
-        floor = 1e-9 + 1e-6 * abs(u)
+        floor = max(1e-9 + 1e-6 * abs(u), least_scale)
         return cls(
             knots=knots,
             minus_log10_p=-np.log10(share),

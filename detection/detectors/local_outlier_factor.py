@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.base import FloatArray, IntArray
-from detection.detectors.calibration import TailCalibration, split
+from detection.detectors.calibration import LEAST_TAIL, TailCalibration, split
 from detection.detectors.distance_kernels import (
     neighbour_parts,
     neighbours,
@@ -85,6 +85,7 @@ class LocalOutlierFactorDetector:
         max_reference: int = 1_000,
         contamination: float = 0.01,
         holdout: float = 0.3,
+        least_scale: FloatArray | None = None,
         **_: Any,
     ) -> Self:
         """Learn the first rows [n, k], calibrate on the last `holdout` share, in order of time.
@@ -100,7 +101,7 @@ class LocalOutlierFactorDetector:
             raise ValueError("n_neighbors must be at least 1 and below max_reference")
         kept, held_out = split(features, holdout, contamination)
         rng = np.random.default_rng(seed)
-        scale = RobustScale.fit(kept)
+        scale = RobustScale.fit(kept, least_scale)
         z = scale.apply(kept)
         first = np.unique(np.round(z / _GRID) + 0.0, axis=0, return_index=True)[1]
         reference = sample(z[np.sort(first)], max_reference, rng)
@@ -124,7 +125,7 @@ class LocalOutlierFactorDetector:
             return np.log(around.factors(scale.apply(rows)))
 
         normal = NormalRows.choose(kept, scale, raw, rng)
-        return cls(around, normal, TailCalibration.fit(raw(held_out), contamination))
+        return cls(around, normal, TailCalibration.fit(raw(held_out), contamination, LEAST_TAIL))
 
     def raw(self, features: FloatArray) -> FloatArray:
         """ln LOF, float64[n]: 0 is usual, high is odd. ValueError on another k."""

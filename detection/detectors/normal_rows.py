@@ -24,21 +24,22 @@ _NORMAL_SHARE = 0.9  # of candidates: the oddest tenth of the history is nobody'
 class RobustScale:
     """z = (x − median) / scale by column, at most ±1e6.
 
-    `scale` is the interquartile range / 1.349 (the deviation, for a normal column), but at least a
-    quarter of the standard deviation: a column that is mostly one value has no range of its own.
-    A column that never moved counts in its own units.
+    `scale` is the larger of the interquartile range / 1.349 (the deviation, for a normal column)
+    and the standard deviation: a column that is mostly one value has no range of its own. A column
+    that never moved has the scale inf and z = 0: its history does not say how far is far.
     """
 
     centre: FloatArray
     scale: FloatArray
 
     @classmethod
-    def fit(cls, rows: FloatArray) -> Self:
-        """From rows [n, k], n ≥ 1, all finite."""
+    def fit(cls, rows: FloatArray, least: FloatArray | None = None) -> Self:
+        """From rows [n, k], n ≥ 1, all finite; `least` float64[k] bounds the scales from below."""
         low, centre, high = np.quantile(rows, (0.25, 0.5, 0.75), axis=0)
-        scale = np.maximum((high - low) / 1.349, rows.std(axis=0) / 4.0)
+        scale = np.maximum((high - low) / 1.349, rows.std(axis=0))
         usable = np.isfinite(scale) & (scale > 1e-9 * np.maximum(1.0, np.abs(centre)))
-        return cls(centre, np.where(usable, scale, 1.0))
+        bounded = scale if least is None else np.maximum(scale, least)
+        return cls(centre, np.where(usable, bounded, np.inf))
 
     @property
     def columns(self) -> int:

@@ -5,6 +5,7 @@ scikit-learn finds the support vectors; a kernel gives its score_samples to 1e-9
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.base import FloatArray
-from detection.detectors.calibration import TailCalibration, split
+from detection.detectors.calibration import LEAST_TAIL, TailCalibration, split
 from detection.detectors.distance_kernels import (
     log_kernel_sums,
     padded,
@@ -47,12 +48,18 @@ class SupportVectors:
         log_kernel_sums(np.ascontiguousarray(rows), self.stored, self.stored_weight, self.rate, out)
         return out
 
+    def distance(self, rows: FloatArray) -> FloatArray:
+        """ln(1 + soft minimum of rate · squared distance), float64[n] ≥ 0."""
+        soft = math.log(float(self.weight.sum())) - self.log_scores(rows)
+        return np.asarray(np.log1p(np.maximum(soft, 0.0)))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OneClassSvmDetector:
     """Support vectors at the border of what is normal; a row is odd that lies far from them all.
 
-    The raw score is −ln f: it goes on rising where f itself is 0 for all that is far off.
+    The raw score is ln(1 + ln(Σ weight / f)), which falls as f rises and goes on where f itself is
+    0 for all that is far off: ln(Σ weight / f) is a soft minimum of rate · squared distance.
     """
 
     support: SupportVectors
@@ -76,6 +83,7 @@ class OneClassSvmDetector:
         max_samples: int = 3_000,
         contamination: float = 0.01,
         holdout: float = 0.3,
+        least_scale: FloatArray | None = None,
         **_: Any,
     ) -> Self:
         """Learn the first rows [n, k], calibrate on the last `holdout` share, in order of time.
@@ -90,7 +98,7 @@ class OneClassSvmDetector:
             raise ValueError('0 < nu ≤ 1, max_samples ≥ 2 and gamma > 0 or "scale" are needed')
         kept, held_out = split(features, holdout, contamination)
         rng = np.random.default_rng(seed)
-        scale = RobustScale.fit(kept)
+        scale = RobustScale.fit(kept, least_scale)
         z = scale.apply(sample(kept, max_samples, rng))
         rate = gamma
         if rate == "scale":
@@ -99,14 +107,17 @@ class OneClassSvmDetector:
         support = flatten(OneClassSVM(nu=nu, gamma=rate).fit(z))
 
         def raw(rows: FloatArray) -> FloatArray:
-            return -support.log_scores(scale.apply(rows))
+            return support.distance(scale.apply(rows))
 
         normal = NormalRows.choose(kept, scale, raw, rng)
-        return cls(support, normal, TailCalibration.fit(raw(held_out), contamination))
+        return cls(support, normal, TailCalibration.fit(raw(held_out), contamination, LEAST_TAIL))
 
     def raw(self, features: FloatArray) -> FloatArray:
-        """−ln score_samples, float64[n]: high is odd. ValueError on another k."""
-        return -self.support.log_scores(self.normal.scale.apply(features))
+        """ln(1 + ln(Σ weight / score_samples)), float64[n] ≥ 0: high is odd.
+
+        ValueError on another k.
+        """
+        return self.support.distance(self.normal.scale.apply(features))
 
     def oddness(self, features: FloatArray) -> FloatArray:
         """float64[n]; nan for a row that holds a nan."""
@@ -117,9 +128,10 @@ class OneClassSvmDetector:
     def contributions(self, features: FloatArray) -> FloatArray:
         """Each column's share of the distance to the support vectors, [n, k].
 
-        −ln f is a soft minimum of the distances; each vector's part in it is shared out by the
-        columns' parts in its squared distance (Kauffmann, Müller & Montavon 2020, "Towards
-        explaining anomalies"). 0 where f is at its offset or above: inside of what is normal.
+        ln(Σ weight / f) is a soft minimum of the squared distances; each vector's part in it is
+        shared out by the columns' parts in its squared distance (Kauffmann, Müller & Montavon 2020,
+        "Towards explaining anomalies"). 0 where f is at its offset or above: inside of what is
+        normal.
         """
         z = self.normal.scale.apply(features)
         score, parts = self.support.log_scores(z), np.zeros_like(z)

@@ -59,6 +59,13 @@ def test_equal_scores_everywhere_can_be_calibrated() -> None:
     assert oddness[1] < 1.0 < oddness[2]
 
 
+def test_a_tail_of_rows_much_alike_has_a_least_scale() -> None:
+    raw = np.random.default_rng(2).normal(1.0, 1e-4, 500)
+    beyond = np.array([1.1])
+    assert TailCalibration.fit(raw).oddness(beyond)[0] > 10
+    assert TailCalibration.fit(raw, least_scale=0.1).oddness(beyond)[0] < 1
+
+
 def test_too_little_history_is_refused() -> None:
     with pytest.raises(NotEnoughData):
         IsolationForestDetector.fit(np.zeros((300, 3)), seed=0)

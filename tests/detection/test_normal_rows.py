@@ -15,15 +15,19 @@ def test_scale_resists_outliers_and_columns_that_hardly_move() -> None:
     rng = np.random.default_rng(0)
     rows = np.zeros((4000, 4))
     rows[:, 0] = rng.normal(5, 2, 4000)
-    rows[:100, 0] = 20.0
+    rows[:100, 0] = 6.0
+    rows[100, 0] = 30.0
     rows[:, 1] = rng.random(4000) < 0.1  # mostly 0: no interquartile range
     rows[:, 2] = 1e9  # never moves
     rows[:, 3] = 1e-7 * rng.normal(size=4000) + 1e3  # moves by rounding
     scale = RobustScale.fit(rows)
     assert scale.centre[0] == pytest.approx(5.0, abs=0.2)
     assert scale.scale[0] == pytest.approx(2.0, rel=0.1)
-    assert scale.scale[1] == pytest.approx(0.3 / 4, rel=0.1)
-    assert scale.scale[2:].tolist() == [1.0, 1.0]
+    assert scale.scale[1] == pytest.approx(0.3, rel=0.1)
+    assert scale.scale[2:].tolist() == [np.inf, np.inf]
+    assert scale.apply(rows + 5.0)[:, 2:].tolist() == np.zeros((4000, 2)).tolist()
+    bounded = RobustScale.fit(rows, np.array([0.5, 0.5, 0.5, 0.5])).scale
+    assert bounded.tolist() == [scale.scale[0], 0.5, np.inf, np.inf]
 
 
 def test_standardised_values_end_somewhere_and_nan_stays() -> None:

@@ -72,10 +72,14 @@ def test_support_vectors_stay_few_by_default() -> None:
     assert 150 <= len(detector.support.vectors) <= 300
 
 
-def test_constant_history_can_be_learnt() -> None:
-    detector = OneClassSvmDetector.fit(np.full((1000, 2), 3.0), seed=0)
-    oddness = detector.oddness(np.array([[3.0, 3.0], [9.0, 3.0]]))
-    assert oddness[0] < 1.0 < oddness[1]
+def test_a_constant_column_says_nothing() -> None:
+    rows = cloud(1000, 2)
+    rows[:, 1] = 3.0
+    detector = OneClassSvmDetector.fit(rows, seed=0)
+    same, other, odd = detector.oddness(np.array([[0.1, 3.0], [0.1, 9.0], [50.0, 3.0]]))
+    assert same == other < 1.0 < odd
+    nothing = OneClassSvmDetector.fit(np.full((1000, 2), 3.0), seed=0)
+    assert (nothing.oddness(np.array([[3.0, 3.0], [9.0, 3.0]])) < 1.0).all()
 
 
 def test_too_little_history_and_wrong_settings_are_refused() -> None:
