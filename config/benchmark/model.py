@@ -1,4 +1,4 @@
-"""An Isolation Forest for the benchmark's stream, trained on events of the same kind."""
+"""Stored models for the benchmark's stream, trained on events of the same kind."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from config.benchmark.load import messages
 from detection.base import ScoringInput, SeriesOutput
 from detection.detectors.online import OnlineDetector
 from detection.model_store import promote, save
+from detection.registry import MODEL_DETECTORS
 from detection.scoring import TRUSTED_AFTER
 from detection.state import StateStore
 from detection.training import train
@@ -18,8 +19,8 @@ from streams.timestamps import parse_texts
 EVENTS, SERIES, SEED = 60_000, 100, 1
 
 
-def promote_a_forest(stream: Stream) -> None:
-    """Train with the defaults and let it score every metric of ``stream``."""
+def promote_models(stream: Stream) -> None:
+    """Train every kind with the defaults and let them score every metric of ``stream``."""
     rows = [msgspec.json.decode(value) for _, value in messages(EVENTS, SERIES, SEED)]
     detector = OnlineDetector()
     store = StateStore([detector.component], SERIES)
@@ -31,7 +32,6 @@ def promote_a_forest(stream: Stream) -> None:
     )
     out = SeriesOutput.empty(EVENTS)
     detector.score(store.rows(detector.component.name), inputs, out)
-    trained = train("isolation_forest", out.features[out.seen >= TRUSTED_AFTER], seed=SEED)
-    # The forest's kernel is compiled now, and not inside the measured time.
-    trained.detector.oddness(out.features[:10])
-    promote(save(trained, stream=stream, algorithm="isolation_forest").pk)
+    for algorithm in MODEL_DETECTORS:
+        trained = train(algorithm, out.features[out.seen >= TRUSTED_AFTER], seed=SEED)
+        promote(save(trained, stream=stream, algorithm=algorithm).pk)

@@ -19,11 +19,12 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from config.benchmark import latency, measure
-from config.benchmark.model import promote_a_forest
+from config.benchmark.model import promote_models
 from config.benchmark.runs import Measured, bare, whole
 from config.embedded.errors import EmbeddedError
 from config.embedded.stack import PARTS, EmbeddedStack, unnamed_parts
 from config.schema import VigilConfig
+from detection.registry import MODEL_DETECTORS
 
 EVENTS = 2_000_000
 SIZES = (1, 1_000, 10_000, 100_000)
@@ -49,7 +50,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--rate", type=float, default=1_000, help="events/s of --latency")
         parser.add_argument("--seconds", type=float, default=20, help="length of --latency")
-        parser.add_argument("--run", choices=("bare", "online", "forest"), help="(one inner run)")
+        parser.add_argument("--run", choices=("bare", "online", "models"), help="(one inner run)")
         parser.add_argument("--topic", help="(of an inner run)")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -76,10 +77,13 @@ class Command(BaseCommand):
 
     def _inner(self, config: VigilConfig, options: dict[str, Any]) -> Measured:
         detection = config.anomaly_detection
-        forest = detection.detectors.isolation_forest.model_copy(
-            update={"enabled": options["run"] == "forest"}
-        )
-        detectors = detection.detectors.model_copy(update={"isolation_forest": forest})
+        wanted = {
+            name: getattr(detection.detectors, name).model_copy(
+                update={"enabled": options["run"] == "models"}
+            )
+            for name in MODEL_DETECTORS
+        }
+        detectors = detection.detectors.model_copy(update=wanted)
         config = config.model_copy(
             update={"anomaly_detection": detection.model_copy(update={"detectors": detectors})}
         )
@@ -87,7 +91,7 @@ class Command(BaseCommand):
         topic = options["topic"]
         if options["run"] == "bare":
             return bare(client, topic, measure.PARTITIONS, options["events"])
-        prepare = promote_a_forest if options["run"] == "forest" else None
+        prepare = promote_models if options["run"] == "models" else None
         return whole(config, topic, prepare)
 
     def _servers(self, stack: ExitStack) -> dict[str, str]:
@@ -161,7 +165,7 @@ class Command(BaseCommand):
         events, series = options["events"], options["series"]
         topic = filled(events, series)
         figures: dict[str, Any] = measure.interleaved(
-            ("online", "forest"),
+            ("online", "models"),
             options["rounds"],
             lambda kind: measure.run(kind, topic, events, series, env),
             self.stdout.write,
@@ -192,7 +196,7 @@ class Command(BaseCommand):
             f"\n{figures['events']:,} events, {figures['series']:,} series, median of"
             f" {figures['rounds']} rounds\n"
         )
-        self._rows({k: figures[k] for k in ("bare", "online", "forest")})
+        self._rows({k: figures[k] for k in ("bare", "online", "models")})
         for size, found in figures.get("by_series", {}).items():
             self.stdout.write(f"\n{int(size):,} series\n")
             self._rows(found)
