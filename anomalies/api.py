@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
 from threading import Lock
@@ -29,6 +30,7 @@ from anomalies import access, feedback, health, queries, surroundings
 from anomalies.models import Anomaly, Severity
 from anomalies.results import result_of
 from detection import drift
+from streams.roles import may_operate
 
 MAX_BODY = 4_000
 STATISTICS_KEEP_S = 3.0
@@ -75,6 +77,28 @@ def endpoint(*methods: str) -> Callable[[View], View]:
         return guarded
 
     return decorate
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, for the record, and whether they may change things."""
+
+    name: str
+    may_write: bool
+
+
+def caller_of(request: HttpRequest) -> Caller:
+    """Of a request that was let in: a user by their role, a program by its token or this machine.
+
+    A token and open mode are given to programs that may do what an operator may.
+    """
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    if access.open_to(request.META.get("REMOTE_ADDR"), headers):
+        signed_in = request.user.is_authenticated
+        return Caller(request.user.get_username() if signed_in else "this machine (API)", True)
+    if access.token_is_valid(access.token_of(headers)):
+        return Caller("token (API)", True)
+    return Caller(request.user.get_username(), may_operate(request.user))
 
 
 def _refusal(request: HttpRequest) -> JsonResponse | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 
+from django.db.models import Q
+
 from anomalies.models import Anomaly
 from detection.gate import Labelled, labels_from
 from detection.history import Interval, leave_out
@@ -16,9 +18,12 @@ from streams.clock import to_us
 
 
 def confirmed(stream: str) -> list[Interval]:
-    """The times of this stream's anomalies that are labelled real."""
+    """The times of this stream's anomalies that are labelled real, reported ones too.
+
+    What was reported before its series was known names no stream: it counts in each.
+    """
     rows = Anomaly.objects.filter(
-        stream__name=stream, label=Anomaly.Label.REAL, series__isnull=False
+        Q(stream__name=stream) | Q(stream__isnull=True), label=Anomaly.Label.REAL
     )
     found = rows.order_by("onset_at", "pk").values_list("source", "metric", "onset_at", "end_at")
     return [

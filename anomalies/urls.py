@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from anomalies import views
+from anomalies import model_api, views
 from anomalies.api import (
     anomalies_view,
     drift_view,
@@ -36,6 +36,17 @@ urlpatterns = [
     path("api/statistics", statistics_view, name="api-statistics"),
     path("api/drift", drift_view, name="api-drift"),
     path("api/anomalies", anomalies_view, name="api-anomalies"),
+    path("api/models", model_api.models_view, name="api-models"),
+    path("api/models/live", model_api.live_view, name="api-models-live"),
+    path("api/models/train", model_api.train_view, name="api-train"),
+    path("api/models/<int:identity>", model_api.model_view, name="api-model"),
+    path("api/models/<int:identity>/promote", model_api.promote_view, name="api-promote"),
+    path("api/models/<int:identity>/challenge", model_api.challenge_view, name="api-challenge"),
+    path("api/models/<int:identity>/retire", model_api.retire_view, name="api-retire"),
+    path("api/models/<int:identity>/rollback", model_api.rollback_view, name="api-rollback"),
+    path("api/training", model_api.runs_view, name="api-training"),
+    path("api/training/<int:identity>", model_api.run_view, name="api-training-run"),
+    path("api/training/<int:identity>/cancel", model_api.cancel_view, name="api-cancel"),
     # A source may hold any character, slashes included, so the rest of the path is its name.
     re_path(r"^api/anomalies/(?P<source>.+)$", anomalies_view, name="api-anomalies-source"),
 ]

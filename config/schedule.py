@@ -21,6 +21,7 @@ class Scheduled:
 
 SCHEDULE = (
     Scheduled("Train models", "detection.tasks.train_models", "training", every_s=60),
+    Scheduled("Look after training", "detection.tasks.look_after_training", "default", every_s=10),
     Scheduled("Measure drift", "detection.tasks.measure_drift", "default", cron="7 *"),
     Scheduled("Complete evidence", "anomalies.tasks.complete_evidence", "default", every_s=15),
     Scheduled("Apply retention", "anomalies.tasks.apply_retention", "default", cron="17 3"),

@@ -6,8 +6,10 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
 
-from detection.models import ModelVersion, ThresholdPolicy, TrainingRun
+from detection.models import ModelTransition, ModelVersion, ThresholdPolicy, TrainingRun
 from streams.readonly_admin import ReadOnlyAdmin
 
 
@@ -94,6 +96,19 @@ class ModelVersionAdmin(ReadOnlyAdmin):
 
 @admin.register(TrainingRun)
 class TrainingRunAdmin(ReadOnlyAdmin):
-    list_display = ("algorithm", "stream", "metric", "status", "rows", "started_at", "finished_at")
-    list_filter = ("status", "algorithm", "stream")
-    list_select_related = ("stream",)
+    list_display = ("id", "algorithm", "stream", "metric", "status", "trigger", "requested_by",
+                    "attempt", "rows", "started_at", "finished_at")  # fmt: skip
+    list_filter = ("status", "trigger", "algorithm", "stream")
+    list_select_related = ("stream", "requested_by")
+
+
+@admin.register(ModelTransition)
+class ModelTransitionAdmin(ReadOnlyAdmin):
+    """Who changed a model's state, when and why."""
+
+    list_display = ("at", "model", "from_state", "to_state", "actor", "reason")
+    list_filter = ("to_state", "model__stream", "model__algorithm")
+    list_select_related = ("model",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ModelTransition]:
+        return super().get_queryset(request).defer("model__artefact")

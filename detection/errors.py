@@ -29,3 +29,19 @@ class ArtefactCorrupt(ArtefactError):  # noqa: N818
 
 class ArtefactIncompatible(ArtefactError):  # noqa: N818
     """Written for other features, another format or another library version: retrain."""
+
+
+class TransitionRefused(DetectionError):  # noqa: N818
+    """A model's state can't change so; the message says why and what can be done instead."""
+
+
+class TrainingCancelled(DetectionError):  # noqa: N818
+    """Somebody asked for the end of this training."""
+
+
+class TrainingLost(DetectionError):  # noqa: N818
+    """The run was given up by others meanwhile: store nothing, change nothing."""
+
+
+class FitDied(DetectionError):  # noqa: N818
+    """The process that fitted a model came to no end of its own."""

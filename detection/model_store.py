@@ -1,17 +1,39 @@
-"""Keeps trained models: numbered versions, one champion each, bytes checked at every load."""
+"""Keeps trained models: numbered versions, one champion and one challenger each, bytes checked
+at every load, and every change of a state recorded with who made it and why.
+
+candidate → challenger → champion → retired; each may be skipped, and a retired version may come
+back. Whatever is to score is loaded first, in the same transaction: a broken one never counts.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import dataclass
 
 from django.db import transaction
-from django.db.models import Max, QuerySet
+from django.db.models import Max, Q, QuerySet
 
 from detection.base import ModelDetector
-from detection.errors import ArtefactCorrupt, ArtefactError
-from detection.models import ModelVersion, TrainingRun
+from detection.errors import (
+    ArtefactCorrupt,
+    ArtefactError,
+    ArtefactIncompatible,
+    TransitionRefused,
+)
+from detection.models import ModelTransition, ModelVersion, TrainingRun
 from detection.training import Trained, restore
 from streams.models import Stream
+
+SYSTEM = "vigil"  # the actor where no person asked
+State = ModelVersion.State
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """Which champion left, and which one came back in its place, if any."""
+
+    left: ModelVersion | None
+    back: ModelVersion | None
 
 
 def save(
@@ -21,13 +43,14 @@ def save(
     algorithm: str,
     metric: str = "",
     run: TrainingRun | None = None,
+    actor: str = SYSTEM,
 ) -> ModelVersion:
     """Store a model as the next version, a candidate; its parent is the champion of now."""
     with transaction.atomic():
-        Stream.objects.select_for_update().get(pk=stream.pk)  # one numbering at a time
-        line = ModelVersion.objects.filter(stream=stream, metric=metric, algorithm=algorithm)
+        _lock(stream.pk)  # one numbering at a time
+        line = line_of(stream, metric, algorithm)
         last = line.aggregate(last=Max("version"))["last"] or 0
-        return ModelVersion.objects.create(
+        row = ModelVersion.objects.create(
             stream=stream,
             metric=metric,
             algorithm=algorithm,
@@ -36,33 +59,144 @@ def save(
             artefact=trained.payload,
             manifest=trained.manifest,
             run=run,
-            parent=line.filter(state=ModelVersion.State.CHAMPION).defer("artefact").first(),
+            parent=line.filter(state=State.CHAMPION).first(),
         )
+        reason = "trained" if run is None else f"trained by run {run.pk}"
+        ModelTransition.objects.create(model=row, to_state=row.state, actor=actor, reason=reason)
+    return row
 
 
-def promote(identity: int, now: dt.datetime | None = None) -> ModelVersion:
+def promote(
+    identity: int, now: dt.datetime | None = None, *, actor: str = SYSTEM, reason: str = ""
+) -> ModelVersion:
     """Make a version the champion of its stream, metric and algorithm; the old one retires.
 
-    Consumers take it up by themselves. It is loaded once before, so that no champion is broken.
+    Consumers take it up by themselves. The champion of now stays as it is.
 
     Raises:
         ModelVersion.DoesNotExist: no such version.
         ArtefactError: it can't be loaded; everything stays as it was.
     """
-    now = now or dt.datetime.now(dt.UTC)
-    row, _ = load(identity)
     with transaction.atomic():
-        Stream.objects.select_for_update().get(pk=row.stream_id)
-        line = ModelVersion.objects.filter(
-            stream=row.stream_id, metric=row.metric, algorithm=row.algorithm
-        )
-        current = line.filter(state=ModelVersion.State.CHAMPION)
-        if not current.filter(pk=identity).exists():
-            current.update(state=ModelVersion.State.RETIRED, retired_at=now)
-            line.filter(pk=identity).update(
-                state=ModelVersion.State.CHAMPION, promoted_at=now, retired_at=None
+        row = _held(identity)
+        if row.state != State.CHAMPION:
+            _check_loads(row)
+            _crown(row, now or _now(), actor, reason)
+    return row
+
+
+def challenge(
+    identity: int, now: dt.datetime | None = None, *, actor: str = SYSTEM, reason: str = ""
+) -> ModelVersion:
+    """Let a version score beside the champion; the challenger of before is a candidate again.
+
+    Raises:
+        ModelVersion.DoesNotExist: no such version.
+        ArtefactError: it can't be loaded; everything stays as it was.
+        TransitionRefused: it is the champion.
+    """
+    now = now or _now()
+    with transaction.atomic():
+        row = _held(identity)
+        if row.state == State.CHAMPION:
+            raise TransitionRefused(
+                f"{describe(row)} is the champion, which can't challenge itself: challenge another "
+                "version, or roll back first"
             )
-    return ModelVersion.objects.defer("artefact").get(pk=identity)
+        if row.state != State.CHALLENGER:
+            _check_loads(row)
+            line = line_of(row.stream, row.metric, row.algorithm)
+            for other in line.filter(state=State.CHALLENGER):
+                _move(other, State.CANDIDATE, now, actor, f"v{row.version} challenges instead")
+            _move(row, State.CHALLENGER, now, actor, reason)
+    return row
+
+
+def retire(
+    identity: int, now: dt.datetime | None = None, *, actor: str = SYSTEM, reason: str = ""
+) -> ModelVersion:
+    """Take a version out of use; after a champion, its line scores without a stored model.
+
+    Raises:
+        ModelVersion.DoesNotExist: no such version.
+    """
+    with transaction.atomic():
+        row = _held(identity)
+        if row.state != State.RETIRED:
+            _move(row, State.RETIRED, now or _now(), actor, reason)
+    return row
+
+
+def roll_back(
+    stream: Stream,
+    metric: str,
+    algorithm: str,
+    *,
+    actor: str = SYSTEM,
+    reason: str = "",
+    to_none: bool = False,
+    away_from: int | None = None,
+    now: dt.datetime | None = None,
+) -> RolledBack:
+    """Make the champion before the present one champion again, or none where none was before.
+
+    Rolled back twice, it is the one before that: a version that was left never comes back so.
+    ``away_from`` names the champion to leave: asked twice, it is done once.
+
+    Raises:
+        TransitionRefused: there is neither a champion nor one before, or `away_from` is none.
+        ArtefactError: the one before can't be loaded; everything stays as it was.
+    """
+    now = now or _now()
+    with transaction.atomic():
+        _lock(stream.pk)
+        left = champion(stream, metric, algorithm)
+        if away_from is not None and (left is None or left.pk != away_from):
+            is_now = f"v{left.version} is" if left else "there is none"
+            raise TransitionRefused(f"this version is not the champion: {is_now}")
+        back = None if to_none else previous_champion(stream, metric, algorithm)
+        if left is None and back is None:
+            raise TransitionRefused(
+                f"{algorithm} of {stream.name} ({metric or 'every metric'}) has no champion to "
+                "roll back, and had none before"
+            )
+        if back is not None:
+            try:
+                _check_loads(back)
+            except ArtefactError as error:
+                raise type(error)(
+                    f"{error}. To score without a stored model instead, roll back to none"
+                ) from error
+            _crown(back, now, actor, reason or "rolled back")
+        elif left is not None:
+            _move(left, State.RETIRED, now, actor, reason or "rolled back to none")
+    return RolledBack(left, back)
+
+
+def previous_champion(stream: Stream, metric: str, algorithm: str) -> ModelVersion | None:
+    """The champion that a rollback would bring back, without the artefact."""
+    line = line_of(stream, metric, algorithm)
+    changes = list(
+        ModelTransition.objects.filter(model__in=line)
+        .filter(Q(to_state=State.CHAMPION) | Q(from_state=State.CHAMPION))
+        .order_by("pk")
+        .values_list("model_id", "to_state")
+    )
+    # Champions from before transitions were recorded come first, in order of promotion.
+    crowned = {model for model, to in changes if to == State.CHAMPION}
+    older = line.exclude(pk__in=crowned).exclude(promoted_at=None).order_by("promoted_at", "pk")
+    stack = list(older.values_list("pk", flat=True))
+    for model, to in changes:
+        if to == State.CHAMPION:
+            if model in stack:  # what came after it was left
+                del stack[stack.index(model) :]
+            stack.append(model)
+        elif stack and stack[-1] == model:  # it left, and nobody took its place
+            stack.pop()
+    present = champion(stream, metric, algorithm)
+    if present is not None and stack and stack[-1] == present.pk:
+        stack.pop()
+    return line.get(pk=stack[-1]) if stack else None
 
 
 def load(identity: int) -> tuple[ModelVersion, ModelDetector]:
@@ -71,13 +205,15 @@ def load(identity: int) -> tuple[ModelVersion, ModelDetector]:
     Raises:
         ModelVersion.DoesNotExist: no such version.
         ArtefactError: its bytes or manifest are not those that were stored, or it was made for
-            another version of Vigil; the message names the model.
+            another version of Vigil; the message names the model and the way out.
     """
     row = ModelVersion.objects.select_related("stream").get(pk=identity)
     try:
         detector, manifest = restore(bytes(row.artefact), row.sha256)
         if manifest.get("detector") != row.algorithm:
             raise ArtefactCorrupt(f"the bytes hold a {manifest.get('detector')!r}: retrain it")
+    except ArtefactIncompatible as error:
+        raise ArtefactIncompatible(f"{describe(row)}: {error}: `{retraining(row)}`") from error
     except ArtefactError as error:
         raise type(error)(f"{describe(row)}: {error}") from error
     return row, detector
@@ -86,7 +222,8 @@ def load(identity: int) -> tuple[ModelVersion, ModelDetector]:
 def champions(stream: Stream) -> QuerySet[ModelVersion]:
     """What scores this stream now, without the artefacts."""
     return (
-        ModelVersion.objects.filter(stream=stream, state=ModelVersion.State.CHAMPION)
+        ModelVersion.objects.filter(stream=stream, state=State.CHAMPION)
+        .select_related("stream")
         .defer("artefact")
         .order_by("algorithm", "metric")
     )
@@ -97,6 +234,87 @@ def champion(stream: Stream, metric: str, algorithm: str) -> ModelVersion | None
     return champions(stream).filter(metric=metric, algorithm=algorithm).first()
 
 
+def line_of(stream: Stream, metric: str, algorithm: str) -> QuerySet[ModelVersion]:
+    """All versions that stand for one another, without the artefacts, the newest first."""
+    return (
+        ModelVersion.objects.filter(stream=stream, metric=metric, algorithm=algorithm)
+        .select_related("stream")
+        .defer("artefact")
+        .order_by("-version")
+    )
+
+
+def has_sound_champion(stream: Stream, metric: str, algorithm: str) -> bool:
+    """Whether there is a champion and it can be loaded here and now."""
+    present = champion(stream, metric, algorithm)
+    if present is None:
+        return False
+    try:
+        load(present.pk)
+    except ArtefactError:
+        return False
+    return True
+
+
 def describe(row: ModelVersion) -> str:
     """`isolation_forest v3 of raw-data (every metric)`."""
     return f"{row.algorithm} v{row.version} of {row.stream.name} ({row.metric or 'every metric'})"
+
+
+def retraining(row: ModelVersion) -> str:
+    """The command that trains the next version of this line."""
+    metric = f" --metric {row.metric}" if row.metric else ""
+    return (
+        f"manage.py train --retrain --stream {row.stream.name} --algorithm {row.algorithm}{metric}"
+    )
+
+
+def _held(identity: int) -> ModelVersion:
+    """The version without its artefact, its line locked until the transaction ends."""
+    _lock(ModelVersion.objects.values_list("stream_id", flat=True).get(pk=identity))
+    return ModelVersion.objects.select_related("stream").defer("artefact").get(pk=identity)
+
+
+def _lock(stream: int) -> None:
+    # No key: a consumer that stores anomalies of this stream meanwhile does not wait.
+    Stream.objects.select_for_update(no_key=True).get(pk=stream)
+
+
+def _check_loads(row: ModelVersion) -> None:
+    load(row.pk)
+
+
+def _crown(row: ModelVersion, now: dt.datetime, actor: str, reason: str) -> None:
+    """Champion's and predecessor's change; in this order `previous_champion` reads them."""
+    before = champion(row.stream, row.metric, row.algorithm)
+    if before is not None:
+        _set(before, State.RETIRED, now)
+    _move(row, State.CHAMPION, now, actor, reason)
+    if before is not None:
+        _record(before, State.CHAMPION, actor, f"v{row.version} took its place")
+
+
+def _move(row: ModelVersion, to: State, now: dt.datetime, actor: str, reason: str) -> None:
+    was = row.state
+    _set(row, to, now)
+    _record(row, was, actor, reason)
+
+
+def _set(row: ModelVersion, to: State, now: dt.datetime) -> None:
+    row.state = to
+    row.retired_at = now if to == State.RETIRED else None
+    if to == State.CHAMPION:
+        row.promoted_at = now
+    elif to == State.CHALLENGER:
+        row.challenged_at = now
+    row.save(update_fields=["state", "retired_at", "promoted_at", "challenged_at"])
+
+
+def _record(row: ModelVersion, was: str, actor: str, reason: str) -> None:
+    ModelTransition.objects.create(
+        model=row, from_state=was, to_state=row.state, actor=actor, reason=reason
+    )
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -12,11 +12,12 @@ from celery import shared_task
 from django.conf import settings
 from django.db.models import Sum
 
-from detection import drift, model_store, training_run
-from detection.history import left_out
+from detection import drift, model_store, training_queue
 from detection.models import ModelVersion, TrainingRun
 from detection.registry import MODEL_DETECTORS
-from detection.training_run import MIN_ROWS, Order, Promote, TrainingBusyError
+from detection.training_orders import new_order
+from detection.training_queue import TrainingBusyError
+from detection.training_run import MIN_ROWS, Order, Outcome, Promote, run
 from streams.connectors.topic import event_counts
 from streams.errors import BrokerError
 from streams.models import Series, Stream
@@ -45,10 +46,11 @@ def train_models(
     wait for `manage.py promote`, unless ``promote`` is "always" or "never". ``force`` trains
     whatever the champion's age. Returns a line for each model looked at.
     """
-    client = settings.VIGIL.kafka.client_config() | {"log_level": 2}
+    client = _client()
     said: list[str] = []
     try:
-        with training_run.lease():
+        with training_queue.lease():
+            said += [_line(outcome) for outcome in training_queue.work_off(client)]
             for order in _orders(stream, metric, algorithm, seed):
                 since = None if since_hours is None else dt.timedelta(hours=since_hours)
                 wanted = "first" if force else _due(order, client, max_age_hours)
@@ -81,21 +83,43 @@ def measure_drift() -> list[str]:
     return said
 
 
+@shared_task(name="detection.tasks.train_queued", ignore_result=True)
+def train_queued() -> list[str]:
+    """Train what people and programs asked for, one after the other; nothing while others do."""
+    try:
+        with training_queue.lease():
+            said = [_line(outcome) for outcome in training_queue.work_off(_client())]
+    except TrainingBusyError:
+        return []
+    for line in said:
+        log.info("training: %s", line)
+    return said
+
+
+@shared_task(name="detection.tasks.look_after_training", ignore_result=True)
+def look_after_training() -> int:
+    """Fail runs whose worker died, queue them once more, and wake a worker for what waits."""
+    return len(training_queue.look_after())
+
+
+def _client() -> dict[str, Any]:
+    return {**settings.VIGIL.kafka.client_config(), "log_level": 2}
+
+
 def _orders(stream: str | None, metric: str, algorithm: str | None, seed: int) -> Iterator[Order]:
+    """One for each model that serves all metrics, and for each metric that has its own champion."""
     detectors = settings.VIGIL.anomaly_detection.detectors
     names = [algorithm] if algorithm else [n for n in detectors.enabled if n in MODEL_DETECTORS]
     rows = Stream.objects.order_by("pk")
     for row in rows.filter(name=stream) if stream else rows:
-        for chosen in [metric] if metric else ["", *schemas_of(row)]:
-            for name in names:
-                yield Order(
-                    stream=row,
-                    algorithm=name,
-                    metric=chosen,
-                    seed=seed,
-                    params=params_of(settings.VIGIL, name),
-                    exclude=left_out(row.name),
-                )
+        wanted = [metric] if metric else ["", *schemas_of(row)]
+        lines = {(name, of) for name in names for of in wanted}
+        if not metric:
+            lines |= {
+                (m.algorithm, m.metric) for m in model_store.champions(row) if m.algorithm in names
+            }
+        for name, of in sorted(lines):
+            yield new_order(settings.VIGIL, row, name, of, seed=seed)
 
 
 def schemas_of(stream: Stream) -> list[str]:
@@ -104,12 +128,6 @@ def schemas_of(stream: Stream) -> list[str]:
     found = Series.objects.filter(stream=stream, metric__startswith=PREFIX)
     seen = found.values("metric").annotate(events=Sum("events")).filter(events__gte=MIN_ROWS)
     return list(seen.order_by("-events", "metric").values_list("metric", flat=True)[:MOST_SCHEMAS])
-
-
-def params_of(config: Any, algorithm: str) -> dict[str, Any]:
-    """The configuration's settings of a stored model; empty where it has none."""
-    section = getattr(config.anomaly_detection.detectors, algorithm, None)
-    return {} if section is None else section.model_dump(mode="json", exclude={"enabled"})
 
 
 def _due(order: Order, client: dict[str, Any], max_age_hours: float) -> str:
@@ -148,7 +166,7 @@ def _worth_another_try(order: Order, events: int) -> bool:
         .order_by("-pk")
         .first()
     )
-    if last is None or last.status == TrainingRun.Status.DONE:
+    if last is None or last.status in (TrainingRun.Status.DONE, TrainingRun.Status.QUEUED):
         return True
     if last.status == TrainingRun.Status.SKIPPED:
         return events >= 1.2 * int(last.params.get("events", 0))
@@ -162,9 +180,15 @@ def _older(run: TrainingRun, hours: float) -> bool:
 def _train(
     order: Order, since: dt.timedelta | None, promote: Promote, client: dict[str, Any]
 ) -> str:
-    outcome = training_run.run(replace(order, since=since, promote=promote), client)
+    order = replace(order, since=since, promote=promote)
+    return _line(run(order, client, trigger=TrainingRun.Trigger.SCHEDULE))
+
+
+def _line(outcome: Outcome) -> str:
+    record = outcome.run
     if outcome.model is None:
-        return f"{order.algorithm} of {order.stream.name}: {outcome.run.reason}"
+        of = record.stream.name if record.stream else "?"
+        return f"{record.algorithm} of {of}: {record.reason}"
     state = "champion" if outcome.promoted else "candidate"
     return (
         f"{model_store.describe(outcome.model)}: {state}, {len(outcome.rows or ()):,} rows "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +41,15 @@ def train(
     provenance: Mapping[str, Any] | None = None,
     columns: Sequence[str] = FEATURE_NAMES,
     space: Space = "series",
+    fitted: Callable[[], None] = lambda: None,
 ) -> Trained:
     """Fit detector `name` on rows [n, k] in order of event time.
 
     `excluded` bool[n] leaves out rows of confirmed anomalies; of more than `most_rows` a seeded
     sample is taken, in order. The last `holdout` share calibrates and never trains. `provenance`
     (training range, stream …) goes into the manifest as it is, like `columns`, the k names, and
-    `space`: "vector" where they are the values of wide events. Equal arguments give equal bytes.
+    `space`: "vector" where they are the values of wide events. `fitted` is told when the fit is
+    done and the test on held-out rows begins. Equal arguments give equal bytes.
     NotEnoughData, UnknownDetector or ValueError; rows that aren't finite are left out.
     """
     names = list(columns)
@@ -72,6 +74,7 @@ def train(
         least_scale=LEAST_SCALES if space == "series" else None,
         **settings,
     )
+    fitted()
     oddness = detector.oddness(rows[len(rows) - int(holdout * len(rows)) :])
     manifest = {
         "detector": name,

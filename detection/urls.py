@@ -8,6 +8,12 @@ from detection import views
 
 urlpatterns = [
     path("models/", views.model_list, name="models"),
+    path("models/live/", views.live, name="models-live"),
+    path("models/train", views.train, name="train"),
+    path("models/runs/", views.run_list, name="training-runs"),
+    path("models/runs/<int:pk>/cancel", views.run_cancel, name="training-cancel"),
+    path("models/<int:pk>/", views.model_detail, name="model"),
     path("models/<int:pk>/shadow/", views.model_shadow, name="model-shadow"),
     path("models/<int:pk>/drift/", views.model_drift, name="model-drift"),
+    path("models/<int:pk>/<slug:action>", views.model_change, name="model-change"),
 ]

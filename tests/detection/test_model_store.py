@@ -9,9 +9,9 @@ import pytest
 from django.db import connection
 
 from detection import model_store
-from detection.errors import ArtefactCorrupt, ArtefactIncompatible
+from detection.errors import ArtefactCorrupt, ArtefactIncompatible, TransitionRefused
 from detection.features import FEATURE_NAMES
-from detection.models import ModelVersion
+from detection.models import ModelTransition, ModelVersion
 from detection.training import Trained, train
 from streams.models import Stream
 
@@ -96,10 +96,119 @@ def test_every_flipped_byte_is_refused_and_the_champion_stays(stream: Stream) ->
 def test_a_model_for_other_features_is_refused(
     stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = save(stream)
+    model = save(stream, metric="cpu")
     monkeypatch.setattr("detection.artefact.FEATURE_VERSION", 99)
-    with pytest.raises(ArtefactIncompatible, match="start a training run"):
+    way_out = r"train --retrain --stream raw --algorithm isolation_forest --metric cpu"
+    with pytest.raises(ArtefactIncompatible, match=f"start a training run.*{way_out}"):
         model_store.load(model.pk)
+    with pytest.raises(ArtefactIncompatible, match=way_out):
+        model_store.promote(model.pk)
+    assert ModelVersion.objects.get().state == State.CANDIDATE
+
+
+def states(stream: Stream) -> list[str]:
+    return list(ModelVersion.objects.order_by("pk").values_list("state", flat=True))
+
+
+@pytest.mark.django_db
+def test_rolling_back_goes_down_the_champions_until_there_is_none(stream: Stream) -> None:
+    models = [save(stream, seed) for seed in range(3)]
+    for model in models:
+        model_store.promote(model.pk)
+    for present, before in ((2, 1), (1, 0)):
+        done = model_store.roll_back(stream, "", "isolation_forest", actor="anna", reason="worse")
+        assert done.left is not None
+        assert done.back is not None
+        assert (done.left.pk, done.back.pk) == (models[present].pk, models[before].pk)
+    done = model_store.roll_back(stream, "", "isolation_forest", actor="anna")
+    assert done.back is None
+    assert states(stream) == [State.RETIRED] * 3
+    with pytest.raises(TransitionRefused, match="no champion to roll back"):
+        model_store.roll_back(stream, "", "isolation_forest")
+
+
+@pytest.mark.django_db
+def test_a_version_that_was_left_never_comes_back_by_rolling_back(stream: Stream) -> None:
+    first, wrong, better = (save(stream, seed) for seed in range(3))
+    for model in (first, wrong):
+        model_store.promote(model.pk)
+    model_store.roll_back(stream, "", "isolation_forest")
+    model_store.promote(better.pk)
+    assert model_store.roll_back(stream, "", "isolation_forest").back == first
+    model_store.promote(wrong.pk)
+    model_store.retire(wrong.pk, actor="anna")
+    assert model_store.champion(stream, "", "isolation_forest") is None
+    assert model_store.roll_back(stream, "", "isolation_forest").back == first
+
+
+@pytest.mark.django_db
+def test_rolling_back_to_none_and_a_line_of_its_own(stream: Stream) -> None:
+    mine, other = save(stream), save(stream, metric="cpu")
+    for model in (mine, other, save(stream, 1)):
+        model_store.promote(model.pk)
+    done = model_store.roll_back(stream, "", "isolation_forest", to_none=True)
+    assert done.left is not None
+    assert (done.left.version, done.back) == (2, None)
+    assert model_store.champion(stream, "cpu", "isolation_forest") == other
+    assert model_store.roll_back(stream, "", "isolation_forest").back == mine
+
+
+@pytest.mark.django_db
+def test_a_predecessor_that_is_broken_is_refused_with_a_way_out(stream: Stream) -> None:
+    broken, present = save(stream), save(stream, 1)
+    model_store.promote(broken.pk)
+    model_store.promote(present.pk)
+    payload = bytearray(broken.artefact)
+    payload[-1] ^= 1
+    ModelVersion.objects.filter(pk=broken.pk).update(artefact=bytes(payload))
+    with pytest.raises(ArtefactCorrupt, match="roll back to none"):
+        model_store.roll_back(stream, "", "isolation_forest")
+    assert model_store.champion(stream, "", "isolation_forest") == present
+    with pytest.raises(ArtefactCorrupt, match="isolation_forest v1 of raw"):
+        model_store.challenge(broken.pk)
+
+
+@pytest.mark.django_db
+def test_champions_without_recorded_transitions_can_be_rolled_back_to(stream: Stream) -> None:
+    old, present = save(stream), save(stream, 1)
+    model_store.promote(old.pk)
+    model_store.promote(present.pk)
+    ModelTransition.objects.all().delete()
+    assert model_store.previous_champion(stream, "", "isolation_forest") == old
+
+
+@pytest.mark.django_db
+def test_one_challenger_and_never_the_champion(stream: Stream) -> None:
+    champion, one, other = (save(stream, seed) for seed in range(3))
+    model_store.promote(champion.pk)
+    model_store.challenge(one.pk, actor="anna")
+    model_store.challenge(other.pk, actor="anna", reason="newer")
+    assert states(stream) == [State.CHAMPION, State.CANDIDATE, State.CHALLENGER]
+    with pytest.raises(TransitionRefused, match="is the champion"):
+        model_store.challenge(champion.pk)
+    model_store.promote(other.pk)
+    assert states(stream) == [State.RETIRED, State.CANDIDATE, State.CHAMPION]
+
+
+@pytest.mark.django_db
+def test_every_change_is_recorded_with_who_made_it_and_why(stream: Stream) -> None:
+    first, second = save(stream), save(stream, 1)
+    model_store.promote(first.pk)
+    model_store.challenge(second.pk, actor="anna", reason="looks better")
+    model_store.promote(second.pk, actor="anna", reason="it is")
+    model_store.roll_back(stream, "", "isolation_forest", actor="ben", reason="it was not")
+    rows = ModelTransition.objects.order_by("pk")
+    found = list(rows.values_list("model", "from_state", "to_state", "actor", "reason"))
+    assert found == [
+        (first.pk, "", "candidate", "vigil", "trained"),
+        (second.pk, "", "candidate", "vigil", "trained"),
+        (first.pk, "candidate", "champion", "vigil", ""),
+        (second.pk, "candidate", "challenger", "anna", "looks better"),
+        (second.pk, "challenger", "champion", "anna", "it is"),
+        (first.pk, "champion", "retired", "anna", "v2 took its place"),
+        (first.pk, "retired", "champion", "ben", "it was not"),
+        (second.pk, "champion", "retired", "ben", "v1 took its place"),
+    ]
 
 
 @pytest.mark.django_db(transaction=True)

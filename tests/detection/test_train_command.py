@@ -13,11 +13,12 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from detection import model_store, training_run
+from detection import model_store, training_queue, training_run
 from detection.history import Interval, leave_out
 from detection.models import ModelVersion, TrainingRun
 from detection.registry import MODEL_DETECTORS
-from detection.tasks import params_of, train_models
+from detection.tasks import train_models
+from detection.training_orders import params_of
 from streams.connectors.synthetic import JsonEncoder, World, grid
 from streams.models import Series, Stream
 from streams.producer import TopicProducer
@@ -99,6 +100,24 @@ def test_promote_and_roll_back(stream: Stream) -> None:
         run("promote", "999999")
 
 
+def test_retraining_takes_the_settings_of_the_newest_version(stream: Stream) -> None:
+    with pytest.raises(CommandError, match="no such model to train again"):
+        run("train", "--retrain")
+    run("train", "--metric", "cpu_usage", "--seed", "7", "--min-rows", "900")
+    with pytest.raises(CommandError, match="no such model"):
+        run("train", "--retrain", "--metric", "temperature")
+    said = run("train", "--retrain", "--min-rows", "900")
+    assert "isolation_forest v2 of raw (cpu_usage)" in said
+    first, second = ModelVersion.objects.order_by("version")
+    assert first.sha256 == second.sha256
+    assert second.manifest["seed"] == 7
+    # A champion that can't be loaded any more is replaced at once: that is the way out.
+    ModelVersion.objects.filter(pk=first.pk).update(artefact=bytes(first.artefact)[:-1] + b"?")
+    assert "champion: running consumers" in run("train", "--retrain", "--min-rows", "900")
+    states = ModelVersion.objects.order_by("version").values_list("state", flat=True)
+    assert list(states) == ["retired", "candidate", "champion"]
+
+
 def test_too_little_history_says_how_much_is_missing(stream: Stream) -> None:
     with pytest.raises(CommandError, match=r"1,300 more rows are needed.*2,700 of 4,000"):
         run("train", "--min-rows", "4000")
@@ -136,7 +155,7 @@ def test_a_broker_that_is_gone_fails_the_run_and_says_so(
     stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streams.connectors.topic.TIMEOUT_S", 0.3)
-    with training_run.lease():
+    with training_queue.lease():
         outcome = training_run.run(
             training_run.Order(stream), {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
         )
@@ -157,7 +176,7 @@ def busy(django_db_blocker: Any) -> Iterator[None]:
 
     def hold() -> None:
         with django_db_blocker.unblock(), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", [training_run.LEASE])
+            cursor.execute("SELECT pg_advisory_lock(%s)", [training_queue.LEASE])
             held.set()
             done.wait(30)
         connection.close()

@@ -22,7 +22,7 @@ from tests.docs.test_configuration import KEYS
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
 CODE = re.compile(r"```[a-z]*\n(.*?)```|`([^`\n]+)`", re.DOTALL)
 LINE = re.compile(r"manage\.py ([a-z_]+)((?: [^\n;|&]*)?)")
-ADDRESS = re.compile(r"(?:GET |POST |127\.0\.0\.1:8000)(/[a-z][a-z/_-]*\{?)")
+ADDRESS = re.compile(r"(?:GET |POST |127\.0\.0\.1:8000)(/[a-z][a-z/_-]*(?:\{[a-z]+\}[a-z/_-]*)*)")
 VARIABLE = re.compile(r"\bVIGIL_[A-Z0-9_]+\b")
 ANCHOR = re.compile(r"\]\((?!https?://)([^)#\s]*)#([^)\s]+)\)")
 
@@ -65,7 +65,7 @@ def test_each_address_leads_to_a_view(document: Path) -> None:
     for code in _code(document):
         for address in ADDRESS.findall(code):
             try:
-                resolve(address.replace("{", "x"))
+                resolve(re.sub(r"\{[a-z]+\}", "x", address.replace("{id}", "1")))
             except Resolver404:
                 missing.append(address)
     assert missing == []

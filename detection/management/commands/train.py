@@ -1,20 +1,30 @@
-"""`manage.py train`: trains a model from a topic's history and tells what came of it."""
+"""`manage.py train`: trains from a topic's history and tells what came of it."""
 
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from detection import model_store, training_run
-from detection.history import left_out
+from detection import model_store, training_queue
+from detection.errors import TransitionRefused
+from detection.management.commands.rollback import actor
+from detection.models import TrainingRun
 from detection.registry import MODEL_DETECTORS
-from detection.tasks import params_of
-from detection.training_run import MIN_ROWS, Order, Outcome, Promote, TrainingBusyError
+from detection.training_orders import (
+    OrderRefused,
+    check_metric,
+    newest_of_each,
+    order_again,
+    params_of,
+)
+from detection.training_queue import TrainingBusyError
+from detection.training_run import MIN_ROWS, Order, Outcome, Promote, run
 from streams.connectors.options import count, duration_us
-from streams.models import Series, Stream
+from streams.models import Stream
 
 
 class Command(BaseCommand):
@@ -25,48 +35,64 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--stream", metavar="NAME", help="default: the only one there is")
-        parser.add_argument("--metric", default="", metavar="NAME", help="default: all of them")
-        parser.add_argument(
-            "--algorithm", default="isolation_forest", choices=sorted(MODEL_DETECTORS)
-        )
+        parser.add_argument("--metric", metavar="NAME", help="default: one model for all of them")
+        parser.add_argument("--algorithm", choices=sorted(MODEL_DETECTORS),
+                            help="default: isolation_forest")  # fmt: skip
         parser.add_argument(
             "--since", type=duration_us, metavar="2d", help="arrived since then; default: all"
         )
-        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--seed", type=int)
         parser.add_argument("--min-rows", type=count, default=MIN_ROWS)
+        what = parser.add_mutually_exclusive_group()
+        what.add_argument(
+            "--retrain", action="store_true",
+            help="the next version of every model there is, or of those that --stream, --metric "
+            "and --algorithm name, with the settings of its newest version",
+        )  # fmt: skip
+        what.add_argument("--cancel", type=count, metavar="ID", help="end a training run instead")
         promotion = parser.add_mutually_exclusive_group()
         promotion.add_argument(
             "--promote", dest="promote", action="store_const", const="always", default="first",
-            help="make it the champion; default: only where there is none",
+            help="make it the champion; default: only where none is that can score",
         )  # fmt: skip
         promotion.add_argument("--no-promote", dest="promote", action="store_const", const="never")
 
     def handle(self, *args: Any, **given: Any) -> None:
-        stream = _stream(given["stream"])
-        _check_metric(stream, given["metric"])
-        promote: Promote = given["promote"]
-        since = given["since"]
-        order = Order(
-            stream=stream,
-            algorithm=given["algorithm"],
-            metric=given["metric"],
-            since=None if since is None else dt.timedelta(microseconds=since),
-            promote=promote,
-            seed=given["seed"],
-            params=params_of(settings.VIGIL, given["algorithm"]),
-            exclude=left_out(stream.name),
-            min_rows=given["min_rows"],
-            share=1.0,  # a person waits
-        )
-        client = settings.VIGIL.kafka.client_config() | {"log_level": 2}
+        if given["cancel"] is not None:
+            self._cancel(given["cancel"])
+            return
+        orders = _again(given) if given["retrain"] else [_new(given)]
+        client = {**settings.VIGIL.kafka.client_config(), "log_level": 2}
+        failed = []
         try:
-            with training_run.lease():
-                outcome = training_run.run(order, client)
+            with training_queue.lease():
+                for order in orders:
+                    outcome = run(order, client)
+                    if outcome.model is None:
+                        failed.append(f"{order.algorithm} of {order.stream.name}: "
+                                      f"{outcome.run.reason}")  # fmt: skip
+                    self._report(outcome)
         except TrainingBusyError as error:
             raise CommandError(str(error)) from error
-        if outcome.model is None:
-            raise CommandError(f"no model was trained: {outcome.run.reason}")
-        self._report(outcome)
+        if failed:
+            said = "no model was trained"
+            if len(failed) < len(orders):
+                said = f"{len(failed)} of {len(orders)} models were not trained"
+            raise CommandError(f"{said}: {'; '.join(failed)}")
+
+    def _cancel(self, identity: int) -> None:
+        try:
+            record = training_queue.cancel(identity, actor())
+        except TrainingRun.DoesNotExist:
+            raise CommandError(f"there is no training run with the id {identity}") from None
+        except TransitionRefused as error:
+            raise CommandError(str(error)) from error
+        waiting = record.status == TrainingRun.Status.CANCELLED
+        self.stdout.write(
+            f"training run {identity} is cancelled"
+            if waiting
+            else f"training run {identity} is asked to end, which it does within seconds"
+        )
 
     def _report(self, outcome: Outcome) -> None:
         model, rows = outcome.model, outcome.rows
@@ -79,6 +105,7 @@ class Command(BaseCommand):
             state = f"candidate: `manage.py promote {model.pk}` makes it the champion"
         lines = {
             "model": f"{model_store.describe(model)}, id {model.pk}",
+            "run": str(outcome.run.pk),
             "sha256": model.sha256,
             "state": state,
             "rows": f"{len(rows):,} of {rows.events:,} events, {rows.series:,} series",
@@ -96,6 +123,45 @@ class Command(BaseCommand):
             self.stdout.write(f"{name:<11}{text}")
 
 
+def _new(given: dict[str, Any]) -> Order:
+    stream = _stream(given["stream"])
+    metric, algorithm = given["metric"] or "", given["algorithm"] or "isolation_forest"
+    if metric:
+        try:
+            check_metric(stream, metric)
+        except OrderRefused as error:
+            raise CommandError(
+                f"--metric {metric}: stream {stream.name} has no such metric. There are: "
+                f"{error.allowed}"
+            ) from error
+    order = Order(stream=stream, algorithm=algorithm, metric=metric,
+                  params=params_of(settings.VIGIL, algorithm))  # fmt: skip
+    return _as_asked(order, given)
+
+
+def _again(given: dict[str, Any]) -> list[Order]:
+    newest = newest_of_each(given["stream"], given["metric"], given["algorithm"])
+    if not newest:
+        raise CommandError(
+            "there is no such model to train again; `manage.py models` lists them, and "
+            "`manage.py train` without --retrain makes the first"
+        )
+    return [_as_asked(order_again(row), given) for row in newest]
+
+
+def _as_asked(order: Order, given: dict[str, Any]) -> Order:
+    promote: Promote = given["promote"]
+    since = given["since"]
+    return replace(
+        order,
+        promote=promote,
+        since=order.since if since is None else dt.timedelta(microseconds=since),
+        seed=order.seed if given["seed"] is None else given["seed"],
+        min_rows=given["min_rows"],
+        share=1.0,  # a person waits
+    )
+
+
 def _stream(name: str | None) -> Stream:
     streams = {stream.name: stream for stream in Stream.objects.order_by("name")}
     there_are = (
@@ -108,15 +174,3 @@ def _stream(name: str | None) -> Stream:
     if name not in streams:
         raise CommandError(f"--stream {name}: no such stream. There are: {there_are}")
     return streams[name]
-
-
-def _check_metric(stream: Stream, metric: str) -> None:
-    if not metric:
-        return
-    known = Series.objects.filter(stream=stream).order_by("metric")
-    names = list(known.values_list("metric", flat=True).distinct()[:50])
-    if names and metric not in names and not known.filter(metric=metric).exists():
-        raise CommandError(
-            f"--metric {metric}: stream {stream.name} has no such metric. There are: "
-            f"{', '.join(names)}"
-        )
