@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.base import FloatArray
-from detection.detectors.calibration import TailCalibration, split
+from detection.detectors.calibration import TailCalibration, split, thinned
 from detection.detectors.jit import kernel
 from detection.detectors.normal_rows import NormalRows, RobustScale, array, shares
 from detection.errors import ArtefactIncompatible
@@ -194,7 +194,8 @@ class IsolationForestDetector:
         )
         rng = np.random.default_rng(seed)
         normal = NormalRows.choose(kept, RobustScale.fit(kept), forest.raw, rng)
-        return cls(forest, normal, TailCalibration.fit(forest.raw(held_out), contamination))
+        calibration = TailCalibration.fit(forest.raw(held_out), contamination)
+        return cls(forest, normal, calibration.levelled(forest.raw(thinned(features))))
 
     def raw(self, features: FloatArray) -> FloatArray:
         """−score_samples of scikit-learn, float64[n] in (0, 1]: 0.5 is usual, high is odd."""

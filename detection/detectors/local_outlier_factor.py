@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.base import FloatArray, IntArray
-from detection.detectors.calibration import LEAST_TAIL, TailCalibration, split
+from detection.detectors.calibration import LEAST_TAIL, TailCalibration, split, thinned
 from detection.detectors.distance_kernels import (
     neighbour_parts,
     neighbours,
@@ -125,7 +125,8 @@ class LocalOutlierFactorDetector:
             return np.log(around.factors(scale.apply(rows)))
 
         normal = NormalRows.choose(kept, scale, raw, rng)
-        return cls(around, normal, TailCalibration.fit(raw(held_out), contamination, LEAST_TAIL))
+        calibration = TailCalibration.fit(raw(held_out), contamination, LEAST_TAIL)
+        return cls(around, normal, calibration.levelled(raw(thinned(features))))
 
     def raw(self, features: FloatArray) -> FloatArray:
         """ln LOF, float64[n]: 0 is usual, high is odd. ValueError on another k."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.base import FloatArray
-from detection.detectors.calibration import LEAST_TAIL, TailCalibration, split
+from detection.detectors.calibration import LEAST_TAIL, TailCalibration, split, thinned
 from detection.detectors.distance_kernels import (
     log_kernel_sums,
     padded,
@@ -110,7 +110,8 @@ class OneClassSvmDetector:
             return support.distance(scale.apply(rows))
 
         normal = NormalRows.choose(kept, scale, raw, rng)
-        return cls(support, normal, TailCalibration.fit(raw(held_out), contamination, LEAST_TAIL))
+        calibration = TailCalibration.fit(raw(held_out), contamination, LEAST_TAIL)
+        return cls(support, normal, calibration.levelled(raw(thinned(features))))
 
     def raw(self, features: FloatArray) -> FloatArray:
         """ln(1 + ln(Σ weight / score_samples)), float64[n] ≥ 0: high is odd.
