@@ -22,7 +22,8 @@ LABELS = [
 ]
 DETECTOR_NAMES = {
     "zscore": "z-score", "mad": "Median and MAD", "ewma": "EWMA chart", "iqr": "Tukey's fences",
-    "seasonal": "Time of day", "change_point": "Change point", "online": "Online detector",
+    "seasonal": "Time of day", "change_point": "Change point",
+    "shift": "Level shift", "online": "Online detector",
     "isolation_forest": "Isolation Forest", "local_outlier_factor": "Local Outlier Factor",
     "one_class_svm": "One-Class SVM", "vector": "Vector detector",
 }  # fmt: skip

@@ -141,14 +141,14 @@ class IsolationForest(Section):
 
 
 class LocalOutlierFactor(Section):
-    enabled: bool = True
+    enabled: bool = False
     contamination: Contamination = 0.01
     n_neighbors: Annotated[int, Field(ge=1, le=100)] = 20
     max_reference: Annotated[int, Field(ge=200, le=10_000)] = 1_000
 
 
 class OneClassSvm(Section):
-    enabled: bool = True
+    enabled: bool = False
     contamination: Contamination = 0.01
     nu: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     gamma: Positive | Literal["scale"] = "scale"
@@ -164,6 +164,10 @@ class Statistical(Section):
 class ChangePoint(Section):
     enabled: bool = False
     threshold: Positive = 8.0
+
+
+class Shift(Section):
+    enabled: bool = True
 
 
 class Online(Section):
@@ -185,6 +189,7 @@ class Detectors(Section):
     one_class_svm: OneClassSvm = OneClassSvm()
     statistical: Statistical = Statistical()
     change_point: ChangePoint = ChangePoint()
+    shift: Shift = Shift()
     online: Online = Online()
     vector: Vector = Vector()
 

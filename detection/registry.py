@@ -17,6 +17,7 @@ from detection.detectors.mad import MadDetector
 from detection.detectors.one_class_svm import OneClassSvmDetector, SupportVectors
 from detection.detectors.online import OnlineDetector
 from detection.detectors.seasonal import SeasonalDetector
+from detection.detectors.shift import ShiftDetector
 from detection.detectors.zscore import ZScoreDetector
 from detection.errors import UnknownDetector
 
@@ -28,6 +29,7 @@ SERIES_DETECTORS: Mapping[str, type[SeriesDetector]] = {
     IqrDetector.name: IqrDetector,
     SeasonalDetector.name: SeasonalDetector,
     ChangePointDetector.name: ChangePointDetector,
+    ShiftDetector.name: ShiftDetector,
 }
 
 MODEL_DETECTORS: Mapping[str, type[ModelDetector]] = {

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from config.offline import OfflineScorer
-from config.schema import VigilConfig
+from config.schema import STATISTICAL_METHODS, VigilConfig
 from config.wiring import load_model
 from detection import shapes
 from detection.base import FloatArray, IntArray
@@ -83,6 +83,9 @@ def with_all_detectors(config: VigilConfig) -> VigilConfig:
             name: getattr(sections, name).model_copy(update={"enabled": True})
             for name in type(sections).model_fields
         }
+    )
+    on = on.model_copy(
+        update={"statistical": on.statistical.model_copy(update={"method": STATISTICAL_METHODS})}
     )
     return config.model_copy(
         update={"anomaly_detection": detection.model_copy(update={"detectors": on})}

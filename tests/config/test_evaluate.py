@@ -16,6 +16,7 @@ import pytest
 import yaml
 from django.core.management import CommandError, call_command
 
+from config.evaluations.series import with_all_detectors
 from config.offline import OfflineScorer, training_points
 from config.schema import AnomalyDetection, Kafka, VigilConfig
 from detection.base import FloatArray
@@ -127,8 +128,8 @@ def test_mistakes_are_told_to_people(tmp_path: Path) -> None:
 def test_models_train_on_the_recordings_own_past() -> None:
     value = daily(3000)
     value[2500:2503] = 150.0
-    with_models = OfflineScorer(VigilConfig())
-    scored = with_models.run(recording(value))
+    config = with_all_detectors(VigilConfig())
+    scored = OfflineScorer(config).run(recording(value))
     stored = sorted(MODEL_DETECTORS)
     assert sorted(scored.names[-len(stored) :]) == stored
     first = training_points(3000)[0]
@@ -138,9 +139,9 @@ def test_models_train_on_the_recordings_own_past() -> None:
         assert np.isfinite(vote[first:]).all()
         assert vote[2500] > np.quantile(vote[first:], 0.99)
     # the model knows nothing of what comes later
-    other = OfflineScorer(VigilConfig()).run(recording(value[:2600]))
+    other = OfflineScorer(config).run(recording(value[:2600]))
     np.testing.assert_array_equal(other.votes, scored.votes[:2600])
-    without = OfflineScorer(VigilConfig(), models=False).run(recording(value))
+    without = OfflineScorer(config, models=False).run(recording(value))
     assert not set(without.names) & set(stored)
     np.testing.assert_array_equal(without.votes, scored.votes[:, : len(without.names)])
 
@@ -157,7 +158,7 @@ def test_normal_counts_onsets_of_each_detector(tmp_path: Path) -> None:
     found = json.loads(file.read_text())
     assert list(found["metrics"]) == ["normal", "heavy_tails"]
     row = found["metrics"]["heavy_tails"]
-    assert set(row) == {"ensemble", "online", "zscore"}
+    assert set(row) == {"ensemble", "online", "zscore", "shift"}
     assert row["ensemble"]["after_2000"] == 10.0 * row["ensemble"]["onsets"]
     assert row["ensemble"]["after_10000"] is None
     assert found["settings"]["threshold"] == 0.8
@@ -227,7 +228,7 @@ def test_weights_come_as_configuration_to_paste(tmp_path: Path) -> None:
     pasted = yaml.safe_load(out.getvalue().partition("To use them:\n")[2])["anomaly_detection"]
     assert pasted["combine"] == "weighted"
     assert pasted["threshold"] == pytest.approx(metrics["threshold"], abs=1e-3)
-    assert set(pasted["weights"]) == {"online", "zscore"}
+    assert set(pasted["weights"]) == {"online", "zscore", "shift"}
     detection = AnomalyDetection(**pasted)  # the configuration takes it as it is
     assert max(detection.weights.values()) == 1.0
     assert metrics["learnt"]["false_per_10000"] <= 3.0
