@@ -112,7 +112,7 @@ def test_an_episode_is_one_anomaly_with_its_context_and_its_changes(lab: Lab) ->
     assert anomaly.offset <= anomaly.last_offset
     assert len(anomaly.context) == 60
     assert anomaly.context[-1] == [(START + SPIKE * MINUTE) / 1000, anomaly.value]
-    assert set(anomaly.detectors) == {"online", "zscore"}
+    assert set(anomaly.detectors) == {"online", "zscore", "shift"}
     assert "cpu on web-1 was" in anomaly.explanation
     changes = Outbox.objects.filter(anomaly=anomaly).order_by("sequence")
     kinds = list(changes.values_list("kind", flat=True))

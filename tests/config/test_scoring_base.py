@@ -25,7 +25,7 @@ def test_out_of_the_box_it_is_the_z_score_at_3() -> None:
     payload = base()
     assert payload["detectors"]["zscore"] == {"enabled": True, "threshold": 3.0}
     assert payload["detectors"]["change_point"]["enabled"] is False
-    assert names(payload) == ["online", "zscore"]
+    assert names(payload) == ["online", "zscore", "shift"]
 
 
 @pytest.mark.parametrize("method", ["mad", "ewma", "iqr", "seasonal"])
@@ -33,7 +33,7 @@ def test_another_method_takes_its_place(method: str) -> None:
     payload = base(detectors={"statistical": {"method": method, "threshold": 4.0}})
     assert payload["detectors"][method] == {"enabled": True, "threshold": 4.0}
     assert "zscore" not in payload["detectors"]
-    assert names(payload) == ["online", method]
+    assert names(payload) == ["online", method, "shift"]
 
 
 def test_several_methods_and_the_change_point_vote_side_by_side() -> None:
@@ -42,9 +42,9 @@ def test_several_methods_and_the_change_point_vote_side_by_side() -> None:
         "change_point": {"enabled": True, "threshold": 9.0},
     }
     payload = base(detectors=detectors)
-    assert names(payload) == ["online", "zscore", "seasonal", "change_point"]
+    assert names(payload) == ["online", "zscore", "seasonal", "change_point", "shift"]
     off = base(detectors={"statistical": {"method": ["seasonal", "zscore"], "enabled": False}})
-    assert names(off) == ["online"]
+    assert names(off) == ["online", "shift"]
 
 
 def test_weights_by_method_win_over_that_of_all_statistical_ones() -> None:
@@ -61,4 +61,4 @@ def test_weights_by_method_win_over_that_of_all_statistical_ones() -> None:
 def test_a_version_stored_before_there_were_methods_still_compiles() -> None:
     payload = base()
     payload["detectors"]["zscore"] = {"enabled": True, "method": "zscore", "threshold": 3.0}
-    assert names(payload) == ["online", "zscore"]
+    assert names(payload) == ["online", "zscore", "shift"]
