@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 1_000_000
 MAX_WIDE = 1_000
+REMEMBERED_METRICS = 20_000
 LARGEST = 1e300  # squares and differences of larger values would overflow inside detectors
 
 
@@ -134,7 +135,7 @@ class _Event(msgspec.Struct, gc=False):
 
 
 _Row = tuple[int, int, float]  # µs, series code, value
-_Vector = tuple[Schema, int, NDArray[np.float64]]  # series code, values in the schema's order
+_Vector = tuple[Schema, int, Sequence[float | None]]  # code, values in the schema's order
 
 
 class Codec:
@@ -159,6 +160,7 @@ class Codec:
         self._full = False
         self._names = fastjson.NameTable()
         self._book = SchemaBook()
+        self._metrics: set[str] = set()  # names that were found good
         self._decoder = msgspec.json.Decoder(_Event)
         self._any = msgspec.json.Decoder()
 
@@ -230,7 +232,8 @@ class Codec:
                 EventBatch(
                     time[at],
                     np.array([code for _, (_, code, _) in found], dtype=np.int32),
-                    np.stack([values for _, (_, _, values) in found]),
+                    # null becomes nan
+                    np.array([values for _, (_, _, values) in found], dtype=np.float64),
                     partition[at],
                     offset[at],
                     found[0][1][0].names,
@@ -303,6 +306,21 @@ class Codec:
         except SeriesNameError as error:
             raise RejectedError("name", str(error)) from error
 
+    def _check_metric(self, metric: str) -> None:
+        """
+        Raises:
+            SeriesNameError: it can't be stored, or is a label of wide events.
+        """
+        check_name("metric", metric)
+        if is_vector(metric):
+            raise SeriesNameError(
+                f"metric {metric[:40]!r} begins with {PREFIX!r}, which is kept for Vigil's own"
+                " series of wide events"
+            )
+        if len(self._metrics) >= REMEMBERED_METRICS:
+            self._metrics.clear()
+        self._metrics.add(metric)
+
     def _vector(self, event: _Event) -> _Vector | None:
         """The values of a wide event as one row, where they are judged together."""
         if event.values is msgspec.UNSET:
@@ -317,8 +335,7 @@ class Codec:
             if not self._book.has_room(event.source):
                 return None
         code = self.code(event.source, schema.label)
-        values = np.array(list(event.values.values()), dtype=np.float64)  # null becomes nan
-        return schema, code, values[schema.order]
+        return schema, code, schema.arranged(tuple(event.values.values()))
 
     def _room(self, source: str, pairs: list[tuple[str, float]]) -> None:
         """Refuse what would add series beyond the limit.

@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from operator import itemgetter
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +25,16 @@ _SHOWN = 2
 _SHOWN_CHARACTERS = 24
 _REMEMBERED = 4_096
 
+Values = tuple[float | None, ...]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Schema:
-    """`names` sorted; `order` puts values that came in another order into theirs."""
+    """`names` sorted; `arranged` puts values that came in another order into theirs."""
 
     names: tuple[str, ...]
     label: str
-    order: NDArray[np.intp]
+    arranged: Callable[[Values], Values]
 
 
 def is_vector(metric: str) -> bool:
@@ -85,7 +85,7 @@ class SchemaBook:
             return None
         order = sorted(range(len(given)), key=given.__getitem__)
         names = tuple(given[i] for i in order)
-        schema = Schema(names, label_of(names), np.array(order, dtype=np.intp))
+        schema = Schema(names, label_of(names), itemgetter(*order))
         if len(self._schemas) >= _REMEMBERED:
             self._schemas.clear()
         self._schemas[given] = schema
