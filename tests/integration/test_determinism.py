@@ -94,7 +94,7 @@ def models(features: NDArray[np.float64]) -> tuple[Trained, Trained]:
 
 @pytest.fixture
 def policy(db: None) -> ThresholdPolicy:
-    return ThresholdPolicy.objects.create(name=POLICY, threshold=0.7, medium_from=0.75)
+    return ThresholdPolicy.objects.create(name=POLICY, threshold=0.6, medium_from=0.65)
 
 
 def write_log(stream: Stream, life: TopicIncarnation, models: tuple[Trained, Trained]) -> list[Any]:
