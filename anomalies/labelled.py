@@ -14,6 +14,7 @@ from django.db.models import Q
 from anomalies.models import Anomaly
 from detection.gate import Labelled, labels_from
 from detection.history import Interval, leave_out
+from detection.watch import onsets_from
 from streams.clock import to_us
 
 
@@ -51,5 +52,17 @@ def labelled(stream: str, since: dt.datetime, most: int) -> Iterator[Labelled]:
         )
 
 
+def onsets(stream: str, metric: str, since: dt.datetime, until: dt.datetime) -> int:
+    """Episodes that opened, by when they were stored; an empty metric means all."""
+    rows = Anomaly.objects.filter(
+        stream__name=stream,
+        origin=Anomaly.Origin.DETECTOR,
+        stored_at__gte=since,
+        stored_at__lt=until,
+    )
+    return (rows.filter(metric=metric) if metric else rows).count()
+
+
 leave_out(confirmed)
 labels_from(labelled)
+onsets_from(onsets)

@@ -22,6 +22,8 @@ class Scheduled:
 SCHEDULE = (
     Scheduled("Train models", "detection.tasks.train_models", "training", every_s=60),
     Scheduled("Look after training", "detection.tasks.look_after_training", "default", every_s=10),
+    Scheduled("Judge challengers", "detection.tasks.judge_challengers", "training", every_s=600),
+    Scheduled("Watch champions", "detection.tasks.watch_champions", "default", every_s=30),
     Scheduled("Measure drift", "detection.tasks.measure_drift", "default", cron="7 *"),
     Scheduled("Complete evidence", "anomalies.tasks.complete_evidence", "default", every_s=15),
     Scheduled("Apply retention", "anomalies.tasks.apply_retention", "default", cron="17 3"),

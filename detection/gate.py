@@ -164,11 +164,12 @@ def _labels(
 
     Only what some ensemble flagged can have been labelled: a fault that all missed is not here.
     """
+    columns = _columns(model)
     rows = [
         row
         for provider in _providers
         for row in provider(model.stream.name, since, MOST_LABELS)
-        if model.metric in ("", row.metric) and set(row.features) >= set(FEATURE_NAMES)
+        if model.metric in ("", row.metric) and set(row.features) >= set(columns)
     ]
     if not rows:
         return {"real": 0, "false_alarms": 0}
@@ -196,6 +197,12 @@ def _labels(
     return figures
 
 
+def _columns(model: ModelVersion) -> Sequence[str]:
+    """What a model sees: features of a series, or the values of wide events."""
+    columns: Sequence[str] = model.manifest.get("feature_names", FEATURE_NAMES)
+    return columns
+
+
 def _flagged(
     model: ModelVersion | None, algorithm: str, rows: Sequence[Labelled], stream: Stream
 ) -> Any:
@@ -212,7 +219,8 @@ def _flagged(
     votes[:, column] = np.nan
     if model is not None:
         _, detector = model_store.load(model.pk)
-        features = np.array([[row.features[name] for name in FEATURE_NAMES] for row in rows])
+        columns = _columns(model)
+        features = np.array([[row.features[name] for name in columns] for row in rows])
         votes[ready, column] = detector.oddness(np.ascontiguousarray(features[ready]))
     weights = np.array([payload["weights"].get(name, 1.0) for name in names])
     scored = score_from_oddness(combine(votes, method=payload["combine"], weights=weights))
@@ -238,6 +246,12 @@ def _payload(stream: Stream) -> dict[str, Any]:
 def _injected(
     model: ModelVersion, champion: ModelVersion | None, reasons: list[str]
 ) -> dict[str, Any]:
+    if model.manifest.get("space") == "vector":
+        reasons.append(
+            "A model of wide events can't be tested on injected faults yet: who promotes it has to"
+            " decide."
+        )
+        return {}
     measured = (
         Evaluation.objects.filter(
             model=model, kind=KIND_INJECTED, settings__champion=champion and champion.pk

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Max, Q, QuerySet
 
@@ -82,6 +83,7 @@ def promote(
         if row.state != State.CHAMPION:
             _check_loads(row)
             _crown(row, now or _now(), actor, reason)
+            _watch(row, now or _now())
     return row
 
 
@@ -294,6 +296,13 @@ def _crown(row: ModelVersion, now: dt.datetime, actor: str, reason: str) -> None
         _record(before, State.CHAMPION, actor, f"v{row.version} took its place")
 
 
+def _watch(row: ModelVersion, now: dt.datetime) -> None:
+    """A newly promoted champion is watched by `detection.watch`; one that came back is not."""
+    hours = settings.VIGIL.anomaly_detection.registry.watch_hours
+    row.watch_until = now + dt.timedelta(hours=hours) if hours else None
+    row.save(update_fields=["watch_until"])
+
+
 def _move(row: ModelVersion, to: State, now: dt.datetime, actor: str, reason: str) -> None:
     was = row.state
     _set(row, to, now)
@@ -303,11 +312,12 @@ def _move(row: ModelVersion, to: State, now: dt.datetime, actor: str, reason: st
 def _set(row: ModelVersion, to: State, now: dt.datetime) -> None:
     row.state = to
     row.retired_at = now if to == State.RETIRED else None
+    row.watch_until = None
     if to == State.CHAMPION:
         row.promoted_at = now
     elif to == State.CHALLENGER:
         row.challenged_at = now
-    row.save(update_fields=["state", "retired_at", "promoted_at", "challenged_at"])
+    row.save(update_fields=["state", "retired_at", "promoted_at", "challenged_at", "watch_until"])
 
 
 def _record(row: ModelVersion, was: str, actor: str, reason: str) -> None:

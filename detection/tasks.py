@@ -12,7 +12,7 @@ from celery import shared_task
 from django.conf import settings
 from django.db.models import Sum
 
-from detection import drift, model_store, training_queue
+from detection import drift, model_store, succession, training_queue, watch
 from detection.models import ModelVersion, TrainingRun
 from detection.registry import MODEL_DETECTORS
 from detection.training_orders import new_order
@@ -73,6 +73,8 @@ def measure_drift() -> list[str]:
     for stream in Stream.objects.order_by("pk"):
         for report in drift.measure(stream, rules):
             if drift.state_of(report.worst_psi, rules) == "drifted":
+                if settings.VIGIL.anomaly_detection.drift.retrain:
+                    succession.retrain(report)
                 said.append(
                     f"{model_store.describe(report.model)}: {report.worst_feature} of"
                     f" {report.metric or 'all metrics'} has drifted, PSI {report.worst_psi:.2f}"
@@ -104,6 +106,23 @@ def look_after_training() -> int:
 
 def _client() -> dict[str, Any]:
     return {**settings.VIGIL.kafka.client_config(), "log_level": 2}
+
+
+@shared_task(name="detection.tasks.judge_challengers", ignore_result=True)
+def judge_challengers() -> list[str]:
+    """Let newly trained versions challenge, and ask the gate about all that do."""
+    if settings.VIGIL.anomaly_detection.registry.auto_challenge:
+        succession.challenge_newest()
+    said = succession.judge_all(_client())
+    for line in said:
+        log.info("gate: %s", line)
+    return said
+
+
+@shared_task(name="detection.tasks.watch_champions", ignore_result=True)
+def watch_champions() -> list[str]:
+    """Roll back a new champion that alarms out of proportion within its first hour."""
+    return watch.look()
 
 
 def _orders(stream: str | None, metric: str, algorithm: str | None, seed: int) -> Iterator[Order]:

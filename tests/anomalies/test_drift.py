@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from django.test import Client
 
-from detection import bins, drift, drift_gauges
+from detection import bins, drift, drift_gauges, succession
 from detection.drift import DriftSettings
 from detection.features import FEATURE_NAMES
 from detection.models import DriftReport, FeatureHour, ModelVersion
@@ -150,3 +150,22 @@ def test_it_is_told_by_the_api_and_in_metrics(web: Client) -> None:
     )
     line = next(line for line in text.splitlines() if line.startswith(wanted))
     assert float(line.rpartition(" ")[2]) == mem["worst_psi"]
+
+
+@pytest.mark.django_db
+def test_what_has_drifted_is_trained_anew_once_a_day() -> None:
+    stream = Stream.objects.create(name="raw", topic="raw")
+    champion = model(stream)
+    seen(stream, "mem", rows(800, 9, level=0.5, spread=0.4))
+    report = next(r for r in drift.measure(stream, SETTINGS) if r.metric == "mem")
+    asked = succession.retrain(report)
+    assert asked is not None
+    assert (asked.trigger, asked.status, asked.algorithm) == ("drift", "queued", "isolation_forest")
+    assert DriftReport.objects.get(pk=report.pk).retraining == asked
+    assert succession.retrain(report) is None
+    later = asked.started_at + dt.timedelta(days=2)
+    ModelVersion.objects.create(stream=stream, algorithm=champion.algorithm, version=2, sha256="x",
+                                artefact=b"", state="challenger")  # fmt: skip
+    assert succession.retrain(report, later) is None
+    ModelVersion.objects.filter(version=2).update(state="retired")
+    assert succession.retrain(report, later) is not None
