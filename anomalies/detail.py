@@ -101,7 +101,7 @@ def reasons(anomaly: Anomaly) -> list[Reasons]:
         most = max(tests.values())
         ranked = sorted(tests.items(), key=lambda item: -item[1])[:SHOWN_SHARES]
         found.append(Reasons(
-            DETECTOR_NAMES["online"], "its tests; 1.0 is each one's alarm level",
+            DETECTOR_NAMES["online"], "its tests, 1.0 is an alarm",
             [Share(*TESTS[k], f"{v:.1f}", 100 * v / total, v / most) for k, v in ranked],
         ))  # fmt: skip
     if parts := evidence.get("shares"):
@@ -116,7 +116,7 @@ def reasons(anomaly: Anomaly) -> list[Reasons]:
         most = shares[0][1] if shares else 1.0
         found.append(Reasons(
             DETECTOR_NAMES.get(algorithm, algorithm.replace("_", " ")),
-            "features, beside the nearest normal ones",
+            "features, and the nearest normal",
             [Share(k, FEATURES.get(k, ""), f"{anomaly.features.get(k, 0.0):+.1f}", 100 * v,
                    v / most, told["nearest"].get(k)) for k, v in shares],
         ))  # fmt: skip

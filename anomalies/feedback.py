@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import connection, transaction
-from django.db.models import Sum
+from django.db.models import F, Sum
 from django.utils import timezone
 
 from anomalies.models import Anomaly, AnomalyType
@@ -164,7 +164,11 @@ def total() -> Counted:
 def latest(most: int = 20) -> list[Anomaly]:
     """The newest labels: what, by whom and when."""
     labelled = Anomaly.objects.exclude(label="").select_related("labelled_by")
-    return list(labelled.defer("context", "features", "evidence").order_by("-labelled_at")[:most])
+    return list(
+        labelled.defer("context", "features", "evidence").order_by(
+            F("labelled_at").desc(nulls_last=True), "-onset_at"
+        )[:most]
+    )
 
 
 def _most(rows: Any) -> list[Counted]:
