@@ -70,7 +70,7 @@ def run(source: str, place: Place, named: Iterable[str], environ: Mapping[str, s
         console.line("vigil", f"starting {', '.join(parts) or 'beside servers of your own'} …")
         stack.start()
         env = _environment(environ, stack, place, port)
-        login = _bootstrap(stack, env, place, console)
+        login = _bootstrap(source, env, place, console)
         stack.publish({"web": _address(place.host, port)})
         supervisor = Supervisor(
             stack.nursery,
@@ -156,10 +156,10 @@ def _environment(
     return env
 
 
-def _bootstrap(stack: EmbeddedStack, env: Mapping[str, str], place: Place, console: Console) -> str:
+def _bootstrap(source: str, env: Mapping[str, str], place: Place, console: Console) -> str:
     """Runs `manage.py bootstrap` and returns how to log in."""
     process = Popen(
-        [sys.executable, "manage.py", "bootstrap"],
+        [sys.executable, "manage.py", "bootstrap", *(["--demo"] if source == "demo" else [])],
         env=dict(env), cwd=place.project, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, text=True,
     )  # fmt: skip
     said, _ = process.communicate()

@@ -18,6 +18,7 @@ from pytest_django import Settings
 
 from config.schedule import SCHEDULE, ensure_schedule
 from config.schema import Kafka, VigilConfig
+from detection.models import ThresholdPolicy
 
 PROJECT = Path(__file__).parents[2]
 
@@ -119,11 +120,25 @@ def test_the_first_admin_is_made_once(
     admin = get_user_model().objects.get(username="admin")
     assert admin.check_password("of-the-environment")
     assert admin.is_superuser
+    assert not ThresholdPolicy.objects.exists()
     assert "of-the-environment" not in said.getvalue()
     monkeypatch.setenv("VIGIL_ADMIN_PASSWORD", "another")
     call_command("bootstrap", stdout=io.StringIO())
     admin.refresh_from_db()
     assert admin.check_password("of-the-environment")
+
+
+@pytest.mark.django_db
+def test_the_demo_tells_every_fault_unless_its_policy_was_taken_away(
+    settings: Settings, kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.VIGIL = _topics_of(kafka, uuid.uuid4().hex[:8], partitions=1)
+    monkeypatch.setenv("VIGIL_ADMIN_PASSWORD", "of-the-environment")
+    call_command("bootstrap", demo=True, stdout=io.StringIO())
+    assert ThresholdPolicy.objects.get().max_onsets_per_day == 0
+    ThresholdPolicy.objects.all().delete()
+    call_command("bootstrap", demo=True, stdout=io.StringIO())
+    assert not ThresholdPolicy.objects.exists()
 
 
 def _topics_of(kafka: str, mark: str, *, partitions: int) -> VigilConfig:

@@ -15,6 +15,7 @@ from django.db import OperationalError
 from config.addresses import without_password
 from config.loading import ConfigError, secret_value
 from config.topics import TopicsError, ensure_topics
+from detection.models import ThresholdPolicy
 
 
 class Command(BaseCommand):
@@ -22,6 +23,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--no-admin", action="store_true", help="make no first admin")
+        parser.add_argument(
+            "--demo",
+            action="store_true",
+            help="with the first admin, a policy that holds back nothing of the demo source",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -38,19 +44,31 @@ class Command(BaseCommand):
         except TopicsError as error:
             raise CommandError(str(error)) from None
         if not options["no_admin"]:
+            if options["demo"] and not self._admins().exists():
+                self._tell_all()
             self.stdout.write(f"login: {self._first_admin()}")
+
+    @staticmethod
+    def _admins() -> Any:
+        return get_user_model().objects.filter(is_superuser=True, is_active=True)
+
+    @staticmethod
+    def _tell_all() -> None:
+        """The demo has a fault a minute, and its visitors wait for one: no budget of one a day."""
+        ThresholdPolicy.objects.get_or_create(
+            name="demo: tell every fault", defaults={"max_onsets_per_day": 0.0, "priority": -100}
+        )
 
     def _first_admin(self) -> str:
         """Makes `admin` where there is no administrator yet, and says how to log in."""
-        users = get_user_model().objects
-        if users.filter(is_superuser=True, is_active=True).exists():
+        if self._admins().exists():
             return "as before (`manage.py changepassword admin` sets a new password)"
         try:
             given = secret_value(os.environ, "VIGIL_ADMIN_PASSWORD")
         except ConfigError as error:
             raise CommandError(str(error)) from None
         password = given or secrets.token_urlsafe(12)
-        users.create_superuser("admin", password=password)
+        get_user_model().objects.create_superuser("admin", password=password)
         if given:
             return "admin, with the password from VIGIL_ADMIN_PASSWORD"
         return f"admin / {password}   (shown this once)"
