@@ -75,6 +75,11 @@ def labels_from(provider: LabelProvider) -> None:
         _providers.append(provider)
 
 
+def labels_of(stream: str, since: dt.datetime) -> list[Labelled]:
+    """The stream's labelled onsets since then, the newest of each provider."""
+    return [row for provider in _providers for row in provider(stream, since, MOST_LABELS)]
+
+
 def judge(model: ModelVersion, now: dt.datetime | None = None) -> GateResult:
     """Ask all of the gate's questions, and store the answer with the version and as an evaluation.
 

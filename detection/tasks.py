@@ -18,6 +18,7 @@ from detection.registry import MODEL_DETECTORS
 from detection.training_orders import new_order
 from detection.training_queue import TrainingBusyError
 from detection.training_run import MIN_ROWS, Order, Outcome, Promote, run
+from detection.tuning_tasks import tune as tune  # workers find tasks in this module
 from streams.connectors.topic import event_counts
 from streams.errors import BrokerError
 from streams.models import Series, Stream

@@ -65,6 +65,9 @@ class Order:
     max_rows: int = MAX_ROWS
     max_events: int = MAX_EVENTS
     share: float = 0.5  # of the time it may read; the rest is the consumer's
+    study: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # that found ``params``, for the manifest
 
     def as_json(self) -> dict[str, Any]:
         """All that is needed to run it again, but what is left out: that is asked anew."""
@@ -80,6 +83,7 @@ class Order:
             "max_rows": self.max_rows,
             "max_events": self.max_events,
             "share": self.share,
+            **({"study": dict(self.study)} if self.study else {}),
         }
 
 
@@ -106,6 +110,7 @@ def order_of(record: TrainingRun) -> Order:
         max_rows=int(said.get("max_rows", usual.max_rows)),
         max_events=int(said.get("max_events", usual.max_events)),
         share=min(float(said.get("share", usual.share)), usual.share),  # nobody waits any more
+        study=said.get("study", {}),
     )
 
 
@@ -317,6 +322,8 @@ def _provenance(order: Order, rows: TrainingRows) -> dict[str, Any]:
             zip(rows.columns, rows.features.mean(axis=0).round(6).tolist(), strict=True)
         ),
     }
+    if order.study:
+        found["study"] = dict(order.study)
     if rows.space == "series":  # drift is watched of the features that every series has
         found["distributions"] = bins.distributions(rows.features, rows.metric, rows.metrics)
     return found

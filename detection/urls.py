@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from detection import views
+from detection import tuning_views, views
 
 urlpatterns = [
     path("models/", views.model_list, name="models"),
@@ -12,6 +12,10 @@ urlpatterns = [
     path("models/train", views.train, name="train"),
     path("models/runs/", views.run_list, name="training-runs"),
     path("models/runs/<int:pk>/cancel", views.run_cancel, name="training-cancel"),
+    path("models/studies/", tuning_views.study_list, name="studies"),
+    path("models/studies/start", tuning_views.study_start, name="study-start"),
+    path("models/studies/<int:pk>/", tuning_views.study_detail, name="study"),
+    path("models/studies/<int:pk>/cancel", tuning_views.study_cancel, name="study-cancel"),
     path("models/<int:pk>/", views.model_detail, name="model"),
     path("models/<int:pk>/shadow/", views.model_shadow, name="model-shadow"),
     path("models/<int:pk>/drift/", views.model_drift, name="model-drift"),
