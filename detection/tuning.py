@@ -17,10 +17,13 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import numpy as np
+import optuna
 from numpy.typing import NDArray
+from optuna import distributions
+from optuna.trial import TrialState
 
 from detection import injection, metrics
 from detection.base import FloatArray, IntArray, ScoringInput, SeriesOutput
@@ -34,9 +37,6 @@ from detection.state import StateStore
 from detection.training import train
 from streams.batch import EventBatch
 from streams.series import SeriesIndex
-
-if TYPE_CHECKING:
-    import optuna
 
 BoolArray = NDArray[np.bool_]
 Value = str | float | int
@@ -381,8 +381,6 @@ def search(
         NotEnoughData: no trial could be trained.
         ValueError: an algorithm that has no ranges.
     """
-    import optuna  # slow to import
-
     _check(algorithms)
     given = {name: dict((defaults or {}).get(name, {})) for name in algorithms}
     quiet = optuna.logging.get_verbosity()
@@ -423,8 +421,6 @@ def importance(trials: Sequence[Trial], *, seed: int) -> dict[str, float]:
     is shared among an algorithm's parameters as fANOVA does (Hutter et al., ICML 2014; optuna's,
     seeded) where it has at least 4 trials, else it stays untold.
     """
-    import optuna
-
     values = np.array([t.value for t in trials], dtype=np.float64)
     total = float(((values - values.mean()) ** 2).sum()) if len(values) else 0.0
     if total <= 1e-12:
@@ -536,8 +532,6 @@ def _trial(
     seed: int,
     clock: Callable[[], float],
 ) -> Trial:
-    from optuna.trial import TrialState
-
     if preset:
         study.enqueue_trial({"algorithm": preset, **_preset(preset, defaults[preset])})
     asked = study.ask()
@@ -580,16 +574,13 @@ _DEFAULTS: Mapping[str, Mapping[str, Value]] = {
 
 def _suggested(asked: optuna.Trial, name: str, where: Range) -> Value:
     if where.choices:
-        picked: Value = asked.suggest_categorical(name, where.choices)  # type: ignore[type-var]
-        return picked
+        return cast(Value, asked.suggest_categorical(name, where.choices))
     if where.whole:
         return asked.suggest_int(name, int(where.low), int(where.high), log=where.log)
     return asked.suggest_float(name, where.low, where.high, log=where.log)
 
 
 def _distribution(where: Range) -> optuna.distributions.BaseDistribution:
-    from optuna import distributions
-
     if where.choices:
         return distributions.CategoricalDistribution(where.choices)
     if where.whole:

@@ -83,7 +83,9 @@ def study_detail(request: HttpRequest, pk: int) -> HttpResponse:
     if study.model_id is not None:
         model = ModelVersion.objects.defer("artefact").filter(pk=study.model_id).first()
     rated = [t for t in study.trials if t["value"] is not None]
-    best = study.best or max(rated, key=lambda t: (t["value"], -t["number"]), default={})
+    best: dict[str, Any] = study.best or max(
+        rated, key=lambda t: (t["value"], -t["number"]), default={}
+    )
     context = {
         "study": study,
         "model": model,
@@ -147,6 +149,10 @@ def _kinds(baseline: dict[str, Any], best: dict[str, Any]) -> list[tuple[str, An
     return [(kind, before.get(kind), after[kind]) for kind in sorted(after)]
 
 
+def _tenth(value: float) -> float:
+    return round(value, 1)
+
+
 def _chart(trials: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Points in a box of 600 × 150, the best so far as steps, and the axis' ends."""
     values = [t["value"] for t in trials if t["value"] is not None]
@@ -158,11 +164,11 @@ def _chart(trials: list[dict[str, Any]]) -> dict[str, Any] | None:
     step = 600 / max(1, len(trials))
 
     def y(value: float) -> float:
-        return round(150 - 150 * (value - low) / (high - low), 1)
+        return _tenth(150 - 150 * (value - low) / (high - low))
 
     points, steps, best = [], "", None
     for trial in trials:
-        x = round((trial["number"] + 0.5) * step, 1)
+        x = _tenth((trial["number"] + 0.5) * step)
         value = trial["value"]
         if value is not None:
             points.append({"x": x, "y": y(value), "trial": trial})

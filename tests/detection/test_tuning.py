@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 
-from detection import tuning
+from detection import injection, tuning
 from detection.errors import NotEnoughData
 from detection.features import FEATURE_NAMES
 from detection.registry import MODEL_DETECTORS
@@ -31,8 +32,8 @@ def ground(labels: bool = False) -> Ground:
     return tuning.prepare(histories(), seed=1, labels=given)
 
 
-def search(trials: int, seed: int = 3, **more: object) -> Result:
-    return tuning.search(ground(), Budget(trials), seed=seed, **more)  # type: ignore[arg-type]
+def search(trials: int, seed: int = 3, **more: Any) -> Result:
+    return tuning.search(ground(), Budget(trials), seed=seed, **more)
 
 
 def without_time(result: Result) -> list[dict[str, object]]:
@@ -88,7 +89,7 @@ def test_every_trial_keeps_to_the_rate_of_false_onsets_and_finds_what_is_there()
     for trial in search(3).trials:
         assert trial.metrics["false_onsets_per_10000"] <= 3.0
         assert trial.metrics["recall"]["spike"] > 0.5
-        assert set(trial.metrics["recall"]) <= set(tuning.injection.KINDS)
+        assert set(trial.metrics["recall"]) <= set(injection.KINDS)
         assert trial.value == pytest.approx(np.mean(list(trial.metrics["recall"].values())))
 
 
