@@ -160,6 +160,11 @@ def digest(study: Study, trials: Sequence[Mapping[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
+def by_importance(study: Study) -> list[tuple[str, float]]:
+    """What mattered, the most first; the database keeps no order."""
+    return sorted(study.importance.items(), key=lambda item: (-item[1], item[0]))
+
+
 # -- private -------------------------------------------------------------------------------------
 
 

@@ -96,7 +96,7 @@ def study_detail(request: HttpRequest, pk: int) -> HttpResponse:
         "gain": _gain(study.trials, best),
         "chart": _chart(study.trials),
         "kinds": _kinds(study.trials[0] if study.trials else {}, best),
-        "importance": list(study.importance.items()),
+        "importance": tuning_run.by_importance(study),
         "seconds": sum(t["seconds"] for t in study.trials),
     }
     # The page of a study that runs asks for its own content again.

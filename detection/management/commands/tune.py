@@ -67,7 +67,7 @@ class Command(BaseCommand):
         lines = {
             "objective": study.objective,
             "baseline": "could not be trained" if baseline is None else f"{baseline:.4f} (trial 0)",
-            "importance": ", ".join(f"{k} {v:.0%}" for k, v in study.importance.items())
+            "importance": ", ".join(f"{k} {v:.0%}" for k, v in tuning_run.by_importance(study))
             or "all trials are worth the same",
             "study": f"{study.pk}, seed {study.seed}, {len(study.trials)} trials",
         }
