@@ -251,11 +251,14 @@ class _Collector:
         if not len(batch):
             return
         self._counts["events"] += len(batch)
-        features, trusted = self._features(batch)
-        left_out = self._left_out(batch) & trusted
-        self._counts["warming"] += int((~trusted).sum())
+        # The detector does not see a confirmed anomaly either: it would look back on it for days,
+        # in a wider range of values, and so would the rows behind it.
+        left_out = self._left_out(batch)
         self._counts["excluded"] += int(left_out.sum())
-        keep = trusted & ~left_out & np.isfinite(features).all(axis=1)
+        batch = batch.take(~left_out)
+        features, trusted = self._features(batch)
+        self._counts["warming"] += int((~trusted).sum())
+        keep = trusted & np.isfinite(features).all(axis=1)
         self._keep(batch.take(keep), features[keep])
 
     def _features(self, batch: EventBatch) -> tuple[FloatArray, NDArray[np.bool_]]:

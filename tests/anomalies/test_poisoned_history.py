@@ -98,13 +98,14 @@ def label_incident(series: Series) -> None:
 def test_once_labelled_and_retrained_the_threshold_does_not_rise(algorithm: str) -> None:
     """Oddness counts in alarm levels, so a higher threshold is a lower oddness of the same probe.
 
-    A fitted tail differs from draw to draw by more than an incident may move it: medians of some.
+    A tail fitted to six days differs from one of seven, and from draw to draw: medians of some.
     """
     series = builders.series()
     clean = [learn(algorithm, series.stream, seed) for seed in SEEDS]
     poisoned = [learn(algorithm, series.stream, seed, INCIDENT) for seed in SEEDS]
     label_incident(series)
     labelled = [learn(algorithm, series.stream, seed, INCIDENT) for seed in SEEDS]
+    a_day_less = [learn(algorithm, series.stream, seed) for seed in SEEDS]
 
     def middle(found: list[Learnt], name: str) -> float:
         return float(np.median([getattr(one, name) for one in found]))
@@ -115,7 +116,10 @@ def test_once_labelled_and_retrained_the_threshold_does_not_rise(algorithm: str)
               f" labelled {figures[2]}")  # fmt: skip
     assert {one.excluded for one in poisoned} == {0}
     assert {one.excluded for one in labelled} == {INCIDENT.stop - INCIDENT.start}
-    assert middle(labelled, "probe") >= 0.95 * middle(clean, "probe") > 1
-    assert middle(labelled, "ensemble") >= 0.95 * middle(clean, "ensemble")
+    # No trace of it is left: as if the topic did not have that day.
+    assert labelled == a_day_less
+    assert middle(clean, "probe") > 1
+    assert middle(labelled, "probe") >= 0.85 * middle(clean, "probe")
+    assert middle(labelled, "ensemble") >= 0.85 * middle(clean, "ensemble")
     if algorithm != "isolation_forest":  # a forest isolates what is rare even where it has seen it
         assert middle(labelled, "probe") > 1.5 * middle(poisoned, "probe")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from config.wiring import load_model, scoring_base
 from detection import episodes, model_store
 from detection.models import ModelVersion, ThresholdPolicy, VersionLog
+from detection.registry import MODEL_DETECTORS, SERIES_DETECTORS
 from detection.scoring import ScoringEngine
 from detection.thresholds import Policy
 from detection.training import Trained, train
@@ -48,6 +49,8 @@ from tests.streams.messages import Raw, by_partition
 
 NARROW, WIDE = 12_000, 2_400
 EVENTS = NARROW + WIDE
+WIDEST = 12  # columns of features, of any schema
+VOTERS = [*SERIES_DETECTORS, "vector", *MODEL_DETECTORS]
 PARTITIONS = 4
 SERIES = 8
 CHANGE = 700  # the offset from which on the new policy and model count, in each partition
@@ -180,9 +183,11 @@ class Process:
         for version, part in parts:
             scored = self.engine.process(part, version, {})
             events = scored.events
-            votes = np.full((len(events), 3), np.nan)
-            votes[:, : scored.votes.shape[1]] = scored.votes
+            votes = np.full((len(events), len(VOTERS)), np.nan)
+            votes[:, [VOTERS.index(name) for name in scored.version.names]] = scored.votes
             found = scored.outcome
+            features = np.full((len(events), WIDEST), np.nan)
+            features[:, : scored.detail.features.shape[1]] = scored.detail.features
             names = [zlib.crc32("/".join(n).encode()) for n in self.engine.index.names]
             out.append(
                 (
@@ -191,7 +196,7 @@ class Process:
                     ).astype(np.int64),
                     np.column_stack(
                         [events.values, scored.score, scored.oddness, scored.detail.expected,
-                         scored.detail.features, found.change, found.severity, found.sequence,
+                         features, found.change, found.severity, found.sequence,
                          found.onset_offset, found.levels, found.late]
                     ),
                     votes,
@@ -257,7 +262,7 @@ def test_every_score_is_the_same_to_the_bit(
     stream, owned = scored_stream
     expected = run(stream, owned, messages, 10_000, 1)
     new = expected.place[:, 1] >= CHANGE
-    forest = expected.votes[:, 2]
+    forest = expected.votes[:, VOTERS.index("isolation_forest")]
     assert len(expected.place) > 0.99 * (NARROW + 4 * WIDE)
     assert np.isnan(forest[~new]).all()
     weight = scoring_base(settings.VIGIL)["weights"]["isolation_forest"]

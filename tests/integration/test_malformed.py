@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Producer
 
 from streams.models import DeadLetter, PartitionOffset, Series
+from streams.vectors import label_of
 from tests.conftest import MakeTopic
 from tests.integration.harness import Consumer, produce, stored_events
 from tests.streams.malformed import Malformed, malformed
@@ -107,7 +108,7 @@ def test_each_bad_message_is_a_dead_letter_and_no_good_event_is_lost(
     assert {p.partition: p.rejects for p in partitions} == rejects
     # Refused messages leave no series behind.
     names = set(Series.objects.filter(stream__topic=place).values_list("source", "metric"))
-    wide = {("web-0", "mem"), ("web-0", "disk")}
+    wide = {("web-0", "mem"), ("web-0", "disk"), ("web-0", label_of(("cpu", "disk", "mem")))}
     assert names == {(f"web-{s}", "cpu") for s in range(5)} | wide
 
 
