@@ -240,7 +240,7 @@ def test_wrong_thresholds_are_refused(name: str) -> None:
 
 
 def test_the_configuration_knows_every_method() -> None:
-    assert {*STATISTICAL_METHODS, "change_point", "online"} == set(SERIES_DETECTORS)
+    assert {*STATISTICAL_METHODS, "change_point", "shift", "online"} == set(SERIES_DETECTORS)
     assert set(SERIES_DETECTORS) <= set(DEFAULT_WEIGHTS)
 
 

@@ -40,7 +40,7 @@ def test_a_policy_survives_its_stored_form() -> None:
     policy = Policy("p", 3, "a*", "b?", 0.7, "down", 1.5, 0.1, 0.8, 0.85, 0.9)
     assert Policy(**policy.as_dict()) == policy
     row = policy.row()
-    assert row == [0.7, -1.0, 1.5, 0.1, 0.8, 0.85, 0.9]
+    assert row == [0.7, -1.0, 1.5, 0.1, 0.8, 0.85, 0.9, policy.max_onsets_per_day]
 
 
 def test_levels_rise_and_hold_the_default_threshold() -> None:
