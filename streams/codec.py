@@ -114,8 +114,24 @@ def gather(messages: Sequence[Message]) -> Gathered:
     kind: Any = type(messages[0]) if n else Message
     raws = list(map(kind.value, messages))
     partition = np.fromiter(map(kind.partition, messages), dtype=np.int32, count=n)
-    offset = np.fromiter(map(kind.offset, messages), dtype=np.int64, count=n)
-    return Gathered(messages, raws, partition, offset, *_bounds(partition, offset))
+    offset = np.empty(n, dtype=np.int64)
+    first: dict[int, int] = {}
+    behind: dict[int, int] = {}
+    # A partition's messages come in order, and mostly in long runs.
+    cuts = (np.flatnonzero(np.diff(partition)) + 1).tolist() if n else []
+    for begin, end in zip([0, *cuts], [*cuts, n], strict=True):
+        if begin == end:
+            continue
+        low, high = messages[begin].offset(), messages[end - 1].offset()
+        if high - low == end - 1 - begin:  # rising offsets: none is missing
+            offset[begin:end] = np.arange(low, high + 1)
+        else:
+            run = messages[begin:end]
+            offset[begin:end] = np.fromiter(map(kind.offset, run), dtype=np.int64, count=len(run))
+        place = int(partition[begin])
+        first.setdefault(place, low)
+        behind[place] = high + 1
+    return Gathered(messages, raws, partition, offset, first, behind)
 
 
 class RejectedError(ValueError):
@@ -426,19 +442,3 @@ def _json_reason(raw: bytes) -> str:
     except UnicodeDecodeError:
         return "encoding"
     return "json"
-
-
-def _bounds(partition: Any, offset: Any) -> tuple[dict[int, int], dict[int, int]]:
-    """The first offset of each partition, and the one behind its last."""
-    first: dict[int, int] = {}
-    behind: dict[int, int] = {}
-    if len(partition):
-        # A partition's messages come in order, and mostly in long runs.
-        starts = np.flatnonzero(np.diff(partition)) + 1
-        begin = np.concatenate([np.zeros(1, dtype=np.intp), starts])
-        end = np.append(starts, len(partition)) - 1
-        for b, e in zip(begin.tolist(), end.tolist(), strict=True):
-            p = int(partition[b])
-            first.setdefault(p, int(offset[b]))
-            behind[p] = int(offset[e]) + 1
-    return first, behind

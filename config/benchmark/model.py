@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
@@ -9,7 +11,6 @@ from config.benchmark.load import messages
 from detection.base import ScoringInput, SeriesOutput
 from detection.detectors.online import OnlineDetector
 from detection.model_store import promote, save
-from detection.registry import MODEL_DETECTORS
 from detection.scoring import TRUSTED_AFTER
 from detection.state import StateStore
 from detection.training import train
@@ -19,8 +20,10 @@ from streams.timestamps import parse_texts
 EVENTS, SERIES, SEED = 60_000, 100, 1
 
 
-def promote_models(stream: Stream) -> None:
-    """Train every kind with the defaults and let them score every metric of ``stream``."""
+def promote_models(stream: Stream, algorithms: Sequence[str]) -> None:
+    """Train these kinds with the defaults and let them score every metric of ``stream``."""
+    if not algorithms:
+        return
     rows = [msgspec.json.decode(value) for _, value in messages(EVENTS, SERIES, SEED)]
     detector = OnlineDetector()
     store = StateStore([detector.component], SERIES)
@@ -32,6 +35,6 @@ def promote_models(stream: Stream) -> None:
     )
     out = SeriesOutput.empty(EVENTS)
     detector.score(store.rows(detector.component.name), inputs, out)
-    for algorithm in MODEL_DETECTORS:
+    for algorithm in algorithms:
         trained = train(algorithm, out.features[out.seen >= TRUSTED_AFTER], seed=SEED)
         promote(save(trained, stream=stream, algorithm=algorithm).pk)

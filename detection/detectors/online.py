@@ -10,6 +10,7 @@ import numpy as np
 from detection.base import FloatArray, ScoringInput, SeriesOutput
 from detection.detectors import online_kernel
 from detection.features import FEATURE_NAMES
+from detection.ordering import by_slot
 from detection.state import StateComponent
 
 REASONS: tuple[str, ...] = (
@@ -73,6 +74,7 @@ class OnlineDetector:
             out.expected,
             out.seen,
             out.tests,
+            by_slot(inputs.slot, len(state)),
         )
         if self.warm_up > 0:
             # Everything is new to a young series: alarms before the recipe's own start are noise.

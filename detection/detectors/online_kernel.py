@@ -490,9 +490,11 @@ def run(
     expected: FloatArray,
     seen: IntArray,
     tests: FloatArray,
+    order: IntArray,
 ) -> None:
-    """Score a batch in its own order; `seen` is the number of events of the series before this."""
-    for i in range(slot.shape[0]):
+    """Score a batch in `order`; `seen` is the number of events of the series before this."""
+    for j in range(order.shape[0]):
+        i = order[j]
         row = state[slot[i]]
         seen[i] = int(row[T])
         x = value[i]
