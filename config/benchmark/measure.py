@@ -17,6 +17,7 @@ from config.benchmark.runs import Measured
 from streams.producer import TopicProducer
 
 PARTITIONS = 4
+KINDS = ("online", "forest", "models")  # no stored model, the forest, all of them
 CHILD_TIMEOUT_S = 900
 
 

@@ -166,7 +166,7 @@ class Command(BaseCommand):
         events, series = options["events"], options["series"]
         topic = filled(events, series)
         figures: dict[str, Any] = measure.interleaved(
-            ("online", "forest", "models"),
+            measure.KINDS,
             options["rounds"],
             lambda kind: measure.run(kind, topic, events, series, env),
             self.stdout.write,
@@ -197,7 +197,7 @@ class Command(BaseCommand):
             f"\n{figures['events']:,} events, {figures['series']:,} series, median of"
             f" {figures['rounds']} rounds\n"
         )
-        self._rows({k: figures[k] for k in ("bare", "online", "forest", "models")})
+        self._rows({k: figures[k] for k in ("bare", *measure.KINDS)})
         for size, found in figures.get("by_series", {}).items():
             self.stdout.write(f"\n{int(size):,} series\n")
             self._rows(found)
