@@ -22,7 +22,7 @@ from detection.scoring import LoadedModel, ScoringEngine
 from detection.versions import VersionKeeper, compile_version
 from streams.codec import Codec
 from streams.consumer import GroupConsumer
-from streams.errors import StreamsError
+from streams.errors import StreamsError, UnusableError
 from streams.models import Stream
 from streams.producer import TopicProducer
 from streams.runner import Lane, Runner, RunnerSettings, utc_now
@@ -68,16 +68,26 @@ def scoring_base(config: VigilConfig) -> dict[str, Any]:
 
 
 def ensure_stream(config: VigilConfig, given: StreamConfig) -> Stream:
-    """The stream's row; what the configuration says of it counts."""
-    row, _ = Stream.objects.update_or_create(
-        name=given.name,
-        defaults={
-            "topic": given.topic or config.kafka.input_topic,
-            "time_zone": given.time_zone,
-            "naive_time_zone": given.naive_time_zone or "",
-            "mapping": mapping_of(given),
-        },
-    )
+    """The stream's row; what the configuration says of it counts, a new name of a topic as well.
+
+    Raises:
+        UnusableError: name and topic belong to two streams.
+    """
+    topic = given.topic or config.kafka.input_topic
+    of_topic = Stream.objects.filter(topic=topic).first()
+    named = Stream.objects.filter(name=given.name).first()
+    if of_topic is not None and named is not None and of_topic.pk != named.pk:
+        raise UnusableError(
+            f"streams: {given.name} can't watch topic {topic}: that topic is the stream"
+            f" {of_topic.name}'s, and {given.name} has watched {named.topic}. Give the stream of"
+            f" topic {topic} a name that no other one has had."
+        )
+    row = of_topic or named or Stream()
+    row.name, row.topic = given.name, topic
+    row.time_zone = given.time_zone
+    row.naive_time_zone = given.naive_time_zone or ""
+    row.mapping = mapping_of(given)
+    row.save()
     return row
 
 
