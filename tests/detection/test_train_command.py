@@ -166,7 +166,7 @@ def test_a_broker_that_is_gone_fails_the_run_and_says_so(
 def test_what_is_confirmed_is_left_out(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detection.history._providers", [])
     leave_out(lambda name: [Interval("a", "cpu_usage", START, START + 199 * MINUTE)])
-    assert "50 in confirmed anomalies" in run("train")
+    assert "200 in confirmed anomalies" in run("train")
 
 
 @pytest.fixture
