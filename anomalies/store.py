@@ -502,7 +502,6 @@ class AnomalySink:
                 # A crash of the server may undo the last commits, always offsets and rows
                 # together, and only the latest: they are scored once more to the same rows.
                 raw.execute("SET synchronous_commit TO off")
-                arrays.register(raw)
                 self._connection = raw
             for rows in pending.rollups:
                 self._days.ensure(raw, rows.minute_us, self._now())
@@ -510,8 +509,7 @@ class AnomalySink:
     def write(self, pending: Pending) -> None:
         """Inside the transaction: everything of the batch."""
         now = self._now()
-        # Django's own cursors bind in the client, as text; these bind in the server.
-        with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        with arrays.cursor() as cursor:
             if pending.anomalies:
                 _insert(cursor, _INSERT_ANOMALIES, Anomaly, pending.anomalies, now)
             if pending.updates:

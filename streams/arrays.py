@@ -8,10 +8,13 @@ round trip. Elements have a fixed width and are never NULL (nan stands for it an
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
-import psycopg.abc
+import psycopg
+from django.db import connection
 from numpy.typing import NDArray
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
@@ -70,10 +73,18 @@ class Moments(Array):
         super().__init__(column - _POSTGRES_EPOCH_US)
 
 
-def register(context: psycopg.abc.AdaptContext) -> None:
-    """Let a connection or a cursor take these as parameters (written ``%b``)."""
-    for kind, dumper in _DUMPERS.items():
-        context.adapters.register_dumper(kind, dumper)
+@contextmanager
+def cursor() -> Iterator[psycopg.Cursor[Any]]:
+    """A cursor of Django's connection that takes these as parameters (written ``%b``).
+
+    Django's own bind in the client, as text; this one binds in the server. What goes wrong is
+    raised as Django's errors.
+    """
+    connection.ensure_connection()
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as made:
+        for kind, dumper in _DUMPERS.items():
+            made.adapters.register_dumper(kind, dumper)
+        yield made
 
 
 class _ArrayDumper(Dumper):

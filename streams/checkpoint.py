@@ -60,7 +60,8 @@ def acquire(life: TopicIncarnation, partition: int, owner: str) -> Owned:
     """Become the owner: any earlier one is fenced off from here on.
 
     An owner that was stopped inside its transaction holds the row for as long as it sleeps; its
-    database session is ended then, which undoes what it had begun.
+    database session is ended then, which undoes what it had begun. The server's own time-out for
+    idle transactions doesn't see one whose statement was sent by half.
     """
     PartitionOffset.objects.get_or_create(incarnation=life, partition=partition)
     for last in (False, True):
@@ -95,13 +96,15 @@ def _take(life: TopicIncarnation, partition: int, owner: str) -> PartitionOffset
 
 
 def _end_stuck_sessions() -> None:
-    """End sessions that write offsets in a transaction open for seconds: it takes milliseconds."""
+    """End sessions that hold offsets and wait for their client in a transaction open for seconds:
+    it takes milliseconds."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l"
             " JOIN pg_stat_activity a ON a.pid = l.pid"
             " WHERE l.relation = 'streams_partitionoffset'::regclass AND l.granted"
-            " AND l.mode = 'RowExclusiveLock' AND l.pid <> pg_backend_pid()"
+            " AND l.mode IN ('RowShareLock', 'RowExclusiveLock') AND l.pid <> pg_backend_pid()"
+            " AND a.wait_event_type = 'Client'"
             " AND a.xact_start < now() - interval '2 seconds'"
         )
         ended = cursor.fetchone()

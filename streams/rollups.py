@@ -10,7 +10,6 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from streams import arrays
 from streams.arrays import Float8, Int4, Int8, Moments
 
 DAY_US = 86_400_000_000
@@ -70,12 +69,14 @@ class RollupRows:
 
 
 def write(cursor: psycopg.Cursor[Any], rows: RollupRows) -> None:
-    """Upsert ``rows`` inside the caller's transaction. Keys must be unique within one call."""
+    """Upsert ``rows`` inside the caller's transaction, by a cursor of ``arrays``.
+
+    Keys must be unique within one call.
+    """
     if not len(rows):
         return
     scores, score_row = _those_with_any(rows.score_counts)
     onsets, onset_row = _those_with_any(rows.onset_counts)
-    arrays.register(cursor)
     cursor.execute(
         _UPSERT,
         [

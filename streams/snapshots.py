@@ -11,23 +11,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import psycopg
-from django.db import connection, transaction
+from django.db import transaction
 
-from streams import copybinary
+from streams import arrays
+from streams.arrays import Int8
 from streams.checkpoint import Owned, hold
 from streams.models import PartitionOffset, StateSnapshot
-
-_STAGE = """
-CREATE TEMP TABLE IF NOT EXISTS stage_snapshot (
-    series_id bigint, last_offset bigint, layout text, state bytea
-) ON COMMIT DELETE ROWS
-"""
 
 _UPSERT = """
 INSERT INTO streams_statesnapshot
     (incarnation_id, partition, series_id, last_offset, layout, state, saved_at)
-SELECT %s, %s, series_id, last_offset, layout, state, now() FROM stage_snapshot
+SELECT %s, %s, series_id, last_offset, layout, state, now()
+FROM unnest(%b, %b, %b::text[], %b::bytea[]) AS chunk (series_id, last_offset, layout, state)
 ORDER BY series_id
 ON CONFLICT (incarnation_id, partition, series_id) DO UPDATE SET
     last_offset = EXCLUDED.last_offset, layout = EXCLUDED.layout, state = EXCLUDED.state,
@@ -61,21 +56,18 @@ def write(chunk: Chunk) -> None:
     with transaction.atomic():
         hold(owned)
         if chunk.rows:
-            with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-                cursor.execute(_STAGE)
-                copybinary.copy(
-                    cursor,
-                    "stage_snapshot",
-                    {
-                        "series_id": np.array(chunk.series_ids, dtype=np.int64),
-                        "last_offset": np.array(chunk.last_offsets, dtype=np.int64),
-                        "layout": [layout.encode() for layout in chunk.layouts],
-                        "state": chunk.rows,
-                    },
+            with arrays.cursor() as cursor:
+                cursor.execute(
+                    _UPSERT,
+                    [
+                        owned.incarnation_id,
+                        owned.partition,
+                        Int8(np.array(chunk.series_ids)),
+                        Int8(np.array(chunk.last_offsets)),
+                        chunk.layouts,
+                        chunk.rows,
+                    ],
                 )
-                cursor.execute(_UPSERT, [owned.incarnation_id, owned.partition])
-                # The commit would do: but a caller may write twice inside one of its own.
-                cursor.execute("DELETE FROM stage_snapshot")
         if chunk.base is not None:
             PartitionOffset.objects.filter(
                 incarnation_id=owned.incarnation_id,

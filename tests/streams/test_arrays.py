@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
-from django.db import connection
 
 from streams import arrays
 from streams.arrays import Float8, Int2, Int4, Int8, Moments
 
 
 @pytest.fixture
-def cursor(db: None) -> psycopg.Cursor[Any]:
-    connection.ensure_connection()
-    made: psycopg.Cursor[Any] = psycopg.Cursor(connection.connection)
-    arrays.register(made)
-    return made
+def cursor(db: None) -> Iterator[psycopg.Cursor[Any]]:
+    with arrays.cursor() as made:
+        yield made
 
 
 def unnested(cursor: psycopg.Cursor[Any], kind: str, column: arrays.Array) -> list[Any]:

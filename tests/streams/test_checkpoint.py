@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 
+import psycopg
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from streams import checkpoint, snapshots
 from streams.checkpoint import FencedError, Move, Owned
@@ -45,6 +46,21 @@ def test_a_new_owner_fences_the_old_one_off(life: TopicIncarnation) -> None:
     assert row(life).next_offset == 10
     checkpoint.advance([move(new, 20)])
     assert (row(life).next_offset, row(life).owner) == (20, "new")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_owner_frozen_amid_a_statement_does_not_hold_up_its_successor() -> None:
+    """The server waits for the rest of it: to its time-out for idle transactions that is work."""
+    life = checkpoint.incarnation(Stream.objects.create(name="raw", topic="raw"), "id-1")
+    old = checkpoint.acquire(life, 0, "old")
+    with psycopg.connect(**connection.get_connection_params()) as frozen:
+        frozen.execute("SET idle_in_transaction_session_timeout = '100ms'")
+        frozen.execute("SELECT 1 FROM streams_partitionoffset FOR KEY SHARE")
+        frozen.execute("CREATE TEMP TABLE half (row text)")
+        with pytest.raises(psycopg.OperationalError), frozen.cursor().copy("COPY half FROM STDIN"):
+            assert checkpoint.acquire(life, 0, "new").epoch == old.epoch + 1
+    with pytest.raises(FencedError):
+        checkpoint.advance([move(old, 10)])
 
 
 def test_an_owner_moves_only_from_where_it_stands(life: TopicIncarnation) -> None:

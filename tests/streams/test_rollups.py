@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from streams import rollups
+from streams import arrays, rollups
 from streams.models import Rollup
 from streams.rollups import DAY_US, DayPartitions, RollupRows
 
@@ -45,7 +45,7 @@ def raw() -> psycopg.Connection:
 
 
 def write(some: RollupRows) -> list[tuple[Any, ...]]:
-    with psycopg.Cursor(raw()) as cursor:
+    with arrays.cursor() as cursor:
         rollups.write(cursor, some)
     return sorted(Rollup.objects.values_list())
 
@@ -90,7 +90,7 @@ def test_counts_belong_to_their_rows_where_only_some_have_any() -> None:
 
 @pytest.mark.django_db
 def test_no_rows_are_no_statement() -> None:
-    with psycopg.Cursor(raw()) as cursor:
+    with arrays.cursor() as cursor:
         rollups.write(cursor, rows(0))
         assert cursor.statusmessage is None
 
