@@ -39,6 +39,12 @@ class ScoringInput:
         return ScoringInput(self.slot[start:end], self.epoch_s[start:end], self.value[start:end])
 
 
+def check_slots(state: FloatArray, inputs: ScoringInput) -> None:
+    """Kernels check no bounds: a wrong slot would overwrite another series' memory."""
+    if len(inputs) and (inputs.slot.min() < 0 or inputs.slot.max() >= state.shape[0]):
+        raise IndexError("slot outside the state")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesOutput:
     """Room for what the online detector says beside its oddness (`oddness` holds its own).

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from detection.base import FloatArray, IntArray, ScoringInput, SeriesOutput
+from detection.base import FloatArray, IntArray, ScoringInput
 from detection.detectors.jit import kernel
-from detection.detectors.online import check_slots
+from detection.detectors.statistical import StatisticalDetector
 from detection.state import StateComponent
 
 # State row: events since the baseline began, its mean and variance; sizes |u| seen, their mean and
@@ -127,7 +127,7 @@ def initial_row() -> FloatArray:
     return row
 
 
-class ChangePointDetector:
+class ChangePointDetector(StatisticalDetector):
     """o = the highest of four cumulative sums / its usual peak / threshold, from 31 events on.
 
     Two-sided CUSUM (Page 1954) of the standardised value u, clipped at ±4, for level and trend, and
@@ -151,14 +151,5 @@ class ChangePointDetector:
             raise ValueError("threshold > 0 and 0 < rate < 1 are needed")
         self.threshold, self.rate = threshold, rate
 
-    def score(
-        self, state: FloatArray, inputs: ScoringInput, out: SeriesOutput | None = None
-    ) -> FloatArray:
-        """Oddness float64[n]; nan while warming up and for values beyond ±1e150 or no number.
-
-        Leaves `out` as it is.
-        """
-        check_slots(state, inputs)
-        oddness = np.empty(len(inputs))
+    def fill(self, state: FloatArray, inputs: ScoringInput, oddness: FloatArray) -> None:
         _run(state, inputs.slot, inputs.value, float(self.threshold), float(self.rate), oddness)
-        return oddness

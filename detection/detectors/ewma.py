@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from detection.base import FloatArray, IntArray, ScoringInput, SeriesOutput
+from detection.base import FloatArray, IntArray, ScoringInput
 from detection.detectors.jit import kernel
-from detection.detectors.online import check_slots
+from detection.detectors.statistical import StatisticalDetector
 from detection.state import StateComponent
 
 # State row: events, mean and variance of the values; the chart, its mean and variance.
@@ -60,7 +60,7 @@ def _run(
         row[SEEN] = seen + 1.0
 
 
-class EwmaDetector:
+class EwmaDetector(StatisticalDetector):
     """o = |chart − centre| / its deviation / threshold, from `warm_up` events of the series on.
 
     The chart is an exponentially weighted mean of about 2/`weight` values (Roberts 1959), so a
@@ -86,15 +86,7 @@ class EwmaDetector:
         self.threshold, self.weight, self.rate = threshold, weight, rate
         self.warm_up = warm_up
 
-    def score(
-        self, state: FloatArray, inputs: ScoringInput, out: SeriesOutput | None = None
-    ) -> FloatArray:
-        """Oddness float64[n]; nan while warming up and for values beyond ±1e150 or no number.
-
-        Leaves `out` as it is.
-        """
-        check_slots(state, inputs)
-        oddness = np.empty(len(inputs))
+    def fill(self, state: FloatArray, inputs: ScoringInput, oddness: FloatArray) -> None:
         _run(
             state,
             inputs.slot,
@@ -105,4 +97,3 @@ class EwmaDetector:
             int(self.warm_up),
             oddness,
         )
-        return oddness

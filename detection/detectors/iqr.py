@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from detection.base import FloatArray, ScoringInput, SeriesOutput
+from detection.base import FloatArray, ScoringInput
 from detection.detectors import window_kernel
-from detection.detectors.online import check_slots
+from detection.detectors.statistical import StatisticalDetector
 from detection.state import StateComponent
 
 
-class IqrDetector:
+class IqrDetector(StatisticalDetector):
     """o = distance beyond the nearer quartile / (threshold/2 · IQR), from `warm_up` events on.
 
     Tukey's fences (Exploratory Data Analysis, 1977): a threshold of 3 is his inner fence, 1.5 · IQR
@@ -29,15 +27,7 @@ class IqrDetector:
             raise ValueError("threshold > 0, warm_up >= 4 and every >= 1 are needed")
         self.threshold, self.warm_up, self.every = threshold, warm_up, every
 
-    def score(
-        self, state: FloatArray, inputs: ScoringInput, out: SeriesOutput | None = None
-    ) -> FloatArray:
-        """Oddness float64[n]; nan while warming up and for values beyond ±1e150 or no number.
-
-        Leaves `out` as it is.
-        """
-        check_slots(state, inputs)
-        oddness = np.empty(len(inputs))
+    def fill(self, state: FloatArray, inputs: ScoringInput, oddness: FloatArray) -> None:
         window_kernel.run_iqr(
             state,
             inputs.slot,
@@ -47,4 +37,3 @@ class IqrDetector:
             int(self.every),
             oddness,
         )
-        return oddness

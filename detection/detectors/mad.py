@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from detection.base import FloatArray, ScoringInput, SeriesOutput
+from detection.base import FloatArray, ScoringInput
 from detection.detectors import window_kernel
-from detection.detectors.online import check_slots
+from detection.detectors.statistical import StatisticalDetector
 from detection.state import StateComponent
 
 
-class MadDetector:
+class MadDetector(StatisticalDetector):
     """o = 0.6745·|x − median| / MAD / threshold, from `warm_up` events of the series on.
 
     The modified z-score (Iglewicz & Hoaglin 1993; Hampel's identifier) over a sliding window of
@@ -29,16 +27,7 @@ class MadDetector:
             raise ValueError("threshold > 0 and warm_up >= 3 are needed")
         self.threshold, self.warm_up = threshold, warm_up
 
-    def score(
-        self, state: FloatArray, inputs: ScoringInput, out: SeriesOutput | None = None
-    ) -> FloatArray:
-        """Oddness float64[n]; nan while warming up and for values beyond ±1e150 or no number.
-
-        Leaves `out` as it is.
-        """
-        check_slots(state, inputs)
-        oddness = np.empty(len(inputs))
+    def fill(self, state: FloatArray, inputs: ScoringInput, oddness: FloatArray) -> None:
         window_kernel.run_mad(
             state, inputs.slot, inputs.value, float(self.threshold), int(self.warm_up), oddness
         )
-        return oddness

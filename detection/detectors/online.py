@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detection.base import FloatArray, ScoringInput, SeriesOutput
+from detection.base import FloatArray, ScoringInput, SeriesOutput, check_slots
 from detection.detectors import online_kernel
 from detection.features import FEATURE_NAMES
 from detection.ordering import by_slot
@@ -109,9 +109,3 @@ def release(
 ) -> None:
     """What the label *expected* does to a state row: see the kernel of this name."""
     online_kernel.release(row, first, last, values, flat)
-
-
-def check_slots(state: FloatArray, inputs: ScoringInput) -> None:
-    """Kernels check no bounds: a wrong slot would overwrite another series' memory."""
-    if len(inputs) and (inputs.slot.min() < 0 or inputs.slot.max() >= state.shape[0]):
-        raise IndexError("slot outside the state")

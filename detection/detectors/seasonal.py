@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from detection.base import FloatArray, IntArray, ScoringInput, SeriesOutput
+from detection.base import FloatArray, IntArray, ScoringInput
 from detection.detectors.jit import kernel
-from detection.detectors.online import check_slots
+from detection.detectors.statistical import StatisticalDetector
 from detection.state import StateComponent
 
 HOUR, DAY, WEEK = 3600, 24, 168  # seconds, hours, hours
@@ -175,7 +175,7 @@ def _run(
             row[FAR] += 1.0
 
 
-class SeasonalDetector:
+class SeasonalDetector(StatisticalDetector):
     """o = |x − expected| / deviation / threshold, once the hour of the day was seen twice.
 
     Expected: a level plus a profile, which is flat within an hour or drawn straight between the
@@ -198,15 +198,7 @@ class SeasonalDetector:
             raise ValueError("threshold > 0 and warm_up >= 2 are needed")
         self.threshold, self.warm_up = threshold, warm_up
 
-    def score(
-        self, state: FloatArray, inputs: ScoringInput, out: SeriesOutput | None = None
-    ) -> FloatArray:
-        """Oddness float64[n]; nan until its hour was seen twice and for values beyond ±1e150.
-
-        Leaves `out` as it is.
-        """
-        check_slots(state, inputs)
-        oddness = np.empty(len(inputs))
+    def fill(self, state: FloatArray, inputs: ScoringInput, oddness: FloatArray) -> None:
         _run(
             state,
             inputs.slot,
@@ -216,4 +208,3 @@ class SeasonalDetector:
             int(self.warm_up),
             oddness,
         )
-        return oddness

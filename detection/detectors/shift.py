@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from detection.base import FloatArray, ScoringInput, SeriesOutput
+from detection.base import FloatArray, ScoringInput
 from detection.detectors.change_point import ChangePointDetector
 from detection.detectors.ewma import EwmaDetector
 from detection.detectors.jit import kernel
-from detection.detectors.online import check_slots
+from detection.detectors.statistical import StatisticalDetector
 from detection.state import StateComponent
 
 CHART, SUMS = 0.8, 1.25
@@ -25,7 +25,7 @@ def _agreed(chart: FloatArray, sums: FloatArray, out: FloatArray) -> None:
         out[i] = np.nan if np.isnan(a) or np.isnan(b) else min(a, b)
 
 
-class ShiftDetector:
+class ShiftDetector(StatisticalDetector):
     """o = min(0.8 · `ewma`, 1.25 · `change_point`), from 60 events of the series on.
 
     Each of the two alone alarms on data that the other one knows better: the chart where values
@@ -44,16 +44,8 @@ class ShiftDetector:
     def __init__(self) -> None:
         self._chart, self._sums = EwmaDetector(), ChangePointDetector()
 
-    def score(
-        self, state: FloatArray, inputs: ScoringInput, out: SeriesOutput | None = None
-    ) -> FloatArray:
-        """Oddness float64[n]; nan while warming up and for values beyond ±1e150 or no number.
-
-        Leaves `out` as it is.
-        """
-        check_slots(state, inputs)
-        oddness = np.empty(len(inputs))
-        chart = self._chart.score(state[:, :_WIDTH], inputs)
-        sums = self._sums.score(state[:, _WIDTH:], inputs)
+    def fill(self, state: FloatArray, inputs: ScoringInput, oddness: FloatArray) -> None:
+        chart, sums = np.empty(len(inputs)), np.empty(len(inputs))
+        self._chart.fill(state[:, :_WIDTH], inputs, chart)
+        self._sums.fill(state[:, _WIDTH:], inputs, sums)
         _agreed(chart, sums, oddness)
-        return oddness

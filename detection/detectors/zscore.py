@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from detection.base import FloatArray, IntArray, ScoringInput, SeriesOutput
+from detection.base import FloatArray, IntArray, ScoringInput
 from detection.detectors.jit import kernel
-from detection.detectors.online import check_slots
+from detection.detectors.statistical import StatisticalDetector
 from detection.state import StateComponent
 
 METHODS: tuple[str, ...] = ("zscore",)
@@ -46,7 +46,7 @@ def _run(
         row[0] = count + 1.0
 
 
-class ZScoreDetector:
+class ZScoreDetector(StatisticalDetector):
     """o = |x − mean| / deviation / threshold, from `warm_up` events of the series on.
 
     Mean and variance are exponentially weighted (West 1979; exact over the first 1/rate events),
@@ -73,15 +73,7 @@ class ZScoreDetector:
             raise ValueError("threshold > 0, 0 < rate < 1 and warm_up >= 2 are needed")
         self.threshold, self.method, self.rate, self.warm_up = threshold, method, rate, warm_up
 
-    def score(
-        self, state: FloatArray, inputs: ScoringInput, out: SeriesOutput | None = None
-    ) -> FloatArray:
-        """Oddness float64[n]; nan while warming up and for values beyond ±1e150 or no number.
-
-        Leaves `out` as it is.
-        """
-        check_slots(state, inputs)
-        oddness = np.empty(len(inputs))
+    def fill(self, state: FloatArray, inputs: ScoringInput, oddness: FloatArray) -> None:
         _run(
             state,
             inputs.slot,
@@ -91,4 +83,3 @@ class ZScoreDetector:
             int(self.warm_up),
             oddness,
         )
-        return oddness
