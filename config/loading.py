@@ -216,10 +216,6 @@ def _resolved(config: VigilConfig, embedded_default: bool) -> VigilConfig:
     return config.model_copy(update={"api": api, "dashboard": dashboard})
 
 
-def _dotted(key: Key) -> str:
-    return ".".join(str(part) for part in key)
-
-
 def config_path(environ: Mapping[str, str] = os.environ) -> Path:
     """The file to read: VIGIL_CONFIG, or the one beside this module."""
     named = environ.get("VIGIL_CONFIG")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -141,11 +141,6 @@ def run_json(row: TrainingRun) -> dict[str, Any]:
         "started_at": _text(row.started_at),
         "finished_at": _text(row.finished_at),
     }
-
-
-def any_active(rows: Iterable[TrainingRun]) -> bool:
-    """Whether one of these waits or runs."""
-    return any(row.status in ACTIVE for row in rows)
 
 
 def _moment(text: Any) -> datetime | None:

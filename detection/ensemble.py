@@ -14,7 +14,6 @@ from detection.base import FloatArray
 from detection.detectors.jit import kernel
 
 METHODS: tuple[str, ...] = ("max", "mean", "weighted", "vote")
-DEFAULT_METHOD = "max"
 
 # Gains of the default ensemble. The online detector was calibrated by its onsets; the others are
 # second opinions, which alarm on their own only when they are this much over their own level. A

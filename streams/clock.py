@@ -37,27 +37,6 @@ class SystemClock:
             time.sleep(seconds)
 
 
-class ManualClock:
-    """A clock that stands still until it is told to move; sleeping moves it."""
-
-    def __init__(self, now_us: int = 0) -> None:
-        self._now_us = now_us
-        self._monotonic_us = 0
-
-    def now_us(self) -> int:
-        return self._now_us
-
-    def monotonic(self) -> float:
-        return self._monotonic_us / 1e6
-
-    def sleep(self, seconds: float) -> None:
-        self.advance(max(0.0, seconds))
-
-    def advance(self, seconds: float) -> None:
-        self._now_us += round(seconds * 1e6)
-        self._monotonic_us += round(seconds * 1e6)
-
-
 def from_us(us: int) -> datetime:
     """An aware UTC datetime of microseconds since 1970.
 

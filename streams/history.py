@@ -18,7 +18,6 @@ from streams.models import PipelineStat, Series
 from streams.ranges import Range, from_epoch, step_for
 
 CHART_POINTS = 340
-SPARK_POINTS = 48
 
 _LINE = """
 SELECT (floor(extract(epoch FROM minute) / %(step)s) * %(step)s)::bigint AS bucket,

@@ -27,11 +27,6 @@ class Pipeline:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    @property
-    def busy(self) -> bool:
-        """Whether a job runs or waits."""
-        return not self._idle.is_set()
-
     def submit(self, job: Job, wait_s: float) -> bool:
         """Hand over a job; False if there was no room within ``wait_s``."""
         with self._lock:

@@ -335,9 +335,6 @@ class Runner:
         if paused:
             self._consumer.resume([p for p in paused if p in self._consumer.assigned])
 
-    def _busy(self) -> bool:
-        return self._scoring.busy or self._writing.busy
-
     def _failed(self) -> bool:
         return self._scoring.failed or self._writing.failed
 

@@ -6,7 +6,6 @@ After a restart it goes on where the topic ends: the gap is filled, nothing is w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -25,14 +24,6 @@ HISTORY_FAULTS = 0.5  # per series and day
 LIVE_FAULT_EVERY_US = 75_000_000
 CHUNK_EVENTS = 20_000
 TAIL = 500  # messages of each partition that are looked at for where the topic ends
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What one stretch of the world put on the topic."""
-
-    events: int
-    until_us: int
 
 
 def demo_world(sources: int, interval_us: int, seed: int, live_from_us: int | None) -> World:

@@ -75,10 +75,6 @@ class Progress:
             self._out.write("\r\x1b[K")
             self._out.flush()
 
-    @property
-    def elapsed_s(self) -> float:
-        return time.monotonic() - self._began
-
 
 def send_paced(
     producer: TopicProducer,

@@ -45,8 +45,8 @@ def test_each_row_is_combined_on_its_own(method: str) -> None:
 
 def test_second_opinions_alarm_alone_only_when_extreme() -> None:
     weights = ensemble.weights_for(["online", "zscore", "isolation_forest"])
-    quiet = ensemble.combine(np.array([[0.2, 2.0, 1.2]]), ensemble.DEFAULT_METHOD, weights)
-    loud = ensemble.combine(np.array([[0.2, 12.0, 0.1]]), ensemble.DEFAULT_METHOD, weights)
+    quiet = ensemble.combine(np.array([[0.2, 2.0, 1.2]]), "max", weights)
+    loud = ensemble.combine(np.array([[0.2, 12.0, 0.1]]), "max", weights)
     assert quiet[0] < 1.0 <= loud[0]
 
 
