@@ -120,7 +120,7 @@ def afterwards(
         return AnomalyType.PATTERN
     if _creeps(gone[first - LEAD : last + 1]):
         return AnomalyType.TREND_CHANGE
-    middle = float(np.median(values[first : last + 1]))
+    middle = _median(values[first : last + 1])
     if known is not None and returned and known[0] <= middle <= known[1]:
         return AnomalyType.CONTEXTUAL
     return AnomalyType.LEVEL_SHIFT
@@ -131,16 +131,23 @@ def afterwards(
 
 def _centre_and_size(values: FloatArray) -> tuple[float, float]:
     """Median, and 1.4826 times the median distance from it (of steps, too), never 0."""
-    centre = float(np.median(values))
-    size = 1.4826 * float(np.median(np.abs(values - centre)))
+    centre = _median(values)
+    size = 1.4826 * _median(np.abs(values - centre))
     if size <= 0:
         size = float(np.mean(np.abs(values - centre)))
     return centre, max(size, 1e-9 * max(1.0, abs(centre)))
 
 
+def _median(values: FloatArray) -> float:
+    """As numpy's, which takes ten times as long for a few dozen values without nan."""
+    ordered = np.sort(values)
+    n = len(ordered)
+    return 0.5 * float(ordered[(n - 1) // 2] + ordered[n // 2])
+
+
 def _step(gone: FloatArray) -> float:
     """The usual step from point to point."""
-    return max(float(np.median(np.abs(np.diff(gone)))), 1e-12)
+    return max(_median(np.abs(gone[1:] - gone[:-1])), 1e-12)
 
 
 def _run(values: FloatArray) -> int:
@@ -179,7 +186,7 @@ def _climbs(gone: FloatArray, size: float) -> bool:
     """Away from usual bit by bit: the medians of six parts go one way, none of them by a jump."""
     if len(gone) < 6 * 6:
         return False
-    level = np.median(gone[len(gone) % 6 :].reshape(6, -1), axis=1)
+    level = np.array([_median(part) for part in gone[len(gone) % 6 :].reshape(6, -1)])
     total = float(level[-1] - level[0])
     steps = np.diff(level) * math.copysign(1.0, total)
     far = abs(total) > 2.5 * size

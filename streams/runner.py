@@ -44,6 +44,7 @@ MAX_BACKOFF_S = 5.0
 LEAVE_WITHIN_S = 5.0
 WORKER_PATIENCE_S = 5.0
 STOP_PATIENCE_S = 2.0
+FLUSH_SHARE = 0.05  # of the time at most, so that 100,000 open minutes don't stand in the way
 SAMPLES_A_PIECE = 4
 PIECE = 2_000  # messages: with their bytes about a megabyte, which a core keeps close
 
@@ -463,10 +464,12 @@ class Runner:
             BatchLostError: the partitions have another owner, or the loop gave the batch up.
         """
         tries = 0
+        began = self._now()
 
         def write() -> None:
-            nonlocal tries
+            nonlocal tries, began
             tries += 1
+            began = self._now()
             try:
                 lane.sink.prepare(pending)
                 with transaction.atomic():
@@ -484,6 +487,9 @@ class Runner:
                     raise BatchLostError(lane, str(fenced)) from fenced
 
         self._patiently(lane, write)
+        if flush:
+            rest_s = (self._now() - began) / FLUSH_SHARE
+            self._next_flush = max(self._next_flush, self._now() + rest_s)
         checkpoint.committed(moves)
         events = sum(m.events for m in moves)
         self.totals.events += events

@@ -26,7 +26,10 @@ from config.embedded.stack import PARTS, EmbeddedStack, unnamed_parts
 from config.schema import VigilConfig
 from detection.registry import MODEL_DETECTORS
 
-EVENTS = 4_000_000  # 4,000 of each series: its first hundreds, with their alarms, are not the rule
+# Of each series thousands where that can be had: its first hundreds, with their alarms, are not
+# the rule.
+EVENTS = 4_000_000
+MOST_EVENTS, EVENTS_A_SERIES = 10_000_000, 1_000
 SIZES = (1, 1_000, 10_000, 100_000)
 
 
@@ -175,11 +178,12 @@ class Command(BaseCommand):
         if not options["quick"]:
             figures["by_series"] = {}
             for size in SIZES:
-                place = topic if size == series else filled(events, size)
+                more = max(events, min(EVENTS_A_SERIES * size, MOST_EVENTS))
+                place = topic if size == series else filled(more, size)
                 figures["by_series"][str(size)] = measure.interleaved(
                     ("online",),
                     min(3, options["rounds"]),
-                    partial(self._one, place, events, size, env),
+                    partial(self._one, place, more, size, env),
                     self.stdout.write,
                 )
         return figures
