@@ -174,6 +174,7 @@ class Outbox(models.Model):
     partition = models.IntegerField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     published_at = models.DateTimeField(null=True)
+    evaluated_at = models.DateTimeField(null=True)  # by the alert rules
 
     class Meta:
         verbose_name_plural = "outbox"
@@ -187,5 +188,10 @@ class Outbox(models.Model):
                 fields=["id"],
                 condition=models.Q(published_at__isnull=True),
                 name="anomalies_outbox_unpublished",
-            )
+            ),
+            models.Index(
+                fields=["id"],
+                condition=models.Q(evaluated_at__isnull=True),
+                name="anomalies_outbox_unevaluated",
+            ),
         ]
