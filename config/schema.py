@@ -90,7 +90,7 @@ class Kafka(Section):
     partitions: Annotated[int, Field(ge=1, le=10_000)] = 4
     replication_factor: Annotated[int, Field(ge=1, le=100)] = 1
     retention_hours: Positive = 168.0
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 40_000
     batch_wait_ms: Annotated[int, Field(ge=1, le=60_000)] = 50
     session_timeout_ms: Annotated[int, Field(ge=1_000, le=1_800_000)] = 45_000
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"

@@ -111,7 +111,7 @@ def test_streams_from_the_environment(written: Any) -> None:
 
 
 def test_a_variable_that_is_set_and_empty_counts_as_unset(written: Any) -> None:
-    assert written("", {"VIGIL_KAFKA__BATCH_SIZE": ""}).config.kafka.batch_size == 20_000
+    assert written("", {"VIGIL_KAFKA__BATCH_SIZE": ""}).config.kafka.batch_size == 40_000
 
 
 @pytest.mark.parametrize(
