@@ -129,6 +129,10 @@ class Kafka(Section):
         }
         return {key: value for key, value in given.items() if value is not None}
 
+    def quiet_client_config(self) -> dict[str, Any]:
+        """`client_config` for commands and tasks, which tell of a broker's errors themselves."""
+        return self.client_config() | {"log_level": 2}  # syslog's: critical and worse
+
 
 Contamination = Annotated[float, Field(gt=0, lt=0.5)]
 

@@ -47,7 +47,7 @@ def train_models(
     wait for `manage.py promote`, unless ``promote`` is "always" or "never". ``force`` trains
     whatever the champion's age. Returns a line for each model looked at.
     """
-    client = _client()
+    client = settings.VIGIL.kafka.quiet_client_config()
     said: list[str] = []
     try:
         with training_queue.lease():
@@ -91,7 +91,10 @@ def train_queued() -> list[str]:
     """Train what people and programs asked for, one after the other; nothing while others do."""
     try:
         with training_queue.lease():
-            said = [_line(outcome) for outcome in training_queue.work_off(_client())]
+            said = [
+                _line(outcome)
+                for outcome in training_queue.work_off(settings.VIGIL.kafka.quiet_client_config())
+            ]
     except TrainingBusyError:
         return []
     for line in said:
@@ -105,16 +108,12 @@ def look_after_training() -> int:
     return len(training_queue.look_after())
 
 
-def _client() -> dict[str, Any]:
-    return {**settings.VIGIL.kafka.client_config(), "log_level": 2}
-
-
 @shared_task(name="detection.tasks.judge_challengers", ignore_result=True)
 def judge_challengers() -> list[str]:
     """Let newly trained versions challenge, and ask the gate about all that do."""
     if settings.VIGIL.anomaly_detection.registry.auto_challenge:
         succession.challenge_newest()
-    said = succession.judge_all(_client())
+    said = succession.judge_all(settings.VIGIL.kafka.quiet_client_config())
     for line in said:
         log.info("gate: %s", line)
     return said

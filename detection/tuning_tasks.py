@@ -24,7 +24,7 @@ def tune(study: int) -> str:
     A study that had begun when its worker died is marked failed here and not begun again: a task
     that is delivered twice runs once.
     """
-    client = {**settings.VIGIL.kafka.client_config(), "log_level": 2}
+    client = settings.VIGIL.kafka.quiet_client_config()
     try:
         with training_queue.lease():
             tuning_run.bury_the_dead()

@@ -41,7 +41,7 @@ def command(*words: str) -> str:
 
 
 def client_config() -> dict[str, Any]:
-    return {**settings.VIGIL.kafka.client_config(), "log_level": 2}
+    return settings.VIGIL.kafka.quiet_client_config()
 
 
 def test_the_command_searches_trains_a_candidate_and_twice_gives_the_same(stream: Stream) -> None:

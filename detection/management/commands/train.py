@@ -62,7 +62,7 @@ class Command(BaseCommand):
             self._cancel(given["cancel"])
             return
         orders = _again(given) if given["retrain"] else [_new(given)]
-        client = {**settings.VIGIL.kafka.client_config(), "log_level": 2}
+        client = settings.VIGIL.kafka.quiet_client_config()
         failed = []
         try:
             with training_queue.lease():

@@ -31,7 +31,7 @@ class Command(BaseCommand):
         parser.add_argument("--seed", type=int, default=0)
 
     def handle(self, *args: Any, **given: Any) -> None:
-        client = settings.VIGIL.kafka.client_config() | {"log_level": 2}
+        client = settings.VIGIL.kafka.quiet_client_config()
         try:
             with training_queue.lease():
                 tuning_run.bury_the_dead()

@@ -45,10 +45,9 @@ class Command(BaseCommand):
         self.stop = Stop()
         self.stop.on_signals()
         kafka = settings.VIGIL.kafka
-        self.client = kafka.client_config()
+        self.client = kafka.quiet_client_config()
         if given["bootstrap_servers"]:
             self.client["bootstrap.servers"] = given["bootstrap_servers"]
-        self.client["log_level"] = 2
         topic = given["topic"] or kafka.input_topic
         try:
             if ensure_topic(

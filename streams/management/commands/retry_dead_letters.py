@@ -51,7 +51,7 @@ class Command(BaseCommand):
         if given["dry_run"]:
             self.stdout.write(f"{len(keys):,} dead letters would be sent again")
             return
-        client = settings.VIGIL.kafka.client_config() | {"log_level": 2}
+        client = settings.VIGIL.kafka.quiet_client_config()
         try:
             with TopicProducer(client) as producer:
                 result = retry(producer, keys)
