@@ -20,8 +20,8 @@ CHAMPION, CHALLENGER, CHAMPION_ONSET, CHALLENGER_ONSET = 1, 2, 4, 8
 
 # Columns of an entry; a series has one for the challenger of all metrics and one for that of its
 # own. Another model's number in it means that the entry begins anew.
-#   0 model   1 newest time   2, 3 champion open, quiet events   4, 5 challenger the same
-_LAST_TIME, _ENTRY = 1, 6
+_MODEL, _LAST_TIME, _CHAMPION_OPEN, _CHAMPION_QUIET, _CHALLENGER_OPEN, _CHALLENGER_QUIET = range(6)
+_ENTRY = 6
 _LONG_AGO = -1e12
 
 
@@ -93,28 +93,29 @@ def _compare(
     flags: NDArray[np.uint8],
 ) -> None:
     for i in range(len(slot)):
-        s = state[slot[i], first : first + 6]
-        if s[0] != model:
+        s = state[slot[i], first : first + _ENTRY]
+        if s[_MODEL] != model:
             s[:] = 0.0
-            s[0] = model
-            s[1] = -1e12
+            s[_MODEL] = model
+            s[_LAST_TIME] = _LONG_AGO
         t = float(time_us[i])
-        if t - s[1] > max_gap:
-            s[2] = 0.0
-            s[4] = 0.0
-        s[1] = max(s[1], t)
+        if t - s[_LAST_TIME] > max_gap:
+            s[_CHAMPION_OPEN] = 0.0
+            s[_CHALLENGER_OPEN] = 0.0
+        s[_LAST_TIME] = max(s[_LAST_TIME], t)
         found = 0
         for side in range(2):
-            is_open = 2 + 2 * side
+            is_open = _CHAMPION_OPEN if side == 0 else _CHALLENGER_OPEN
+            quiet = _CHAMPION_QUIET if side == 0 else _CHALLENGER_QUIET
             over = champion[i] if side == 0 else challenger[i]
             if over:
-                found |= 1 << side
+                found |= CHAMPION << side
                 if s[is_open] == 0.0:
                     s[is_open] = 1.0
-                    found |= 4 << side
-                s[is_open + 1] = 0.0
+                    found |= CHAMPION_ONSET << side
+                s[quiet] = 0.0
             elif s[is_open] == 1.0:
-                s[is_open + 1] += 1.0
-                if s[is_open + 1] >= quiet_limit:
+                s[quiet] += 1.0
+                if s[quiet] >= quiet_limit:
                     s[is_open] = 0.0
         flags[i] = found

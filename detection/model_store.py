@@ -246,13 +246,10 @@ def line_of(stream: Stream, metric: str, algorithm: str) -> QuerySet[ModelVersio
     )
 
 
-def has_sound_champion(stream: Stream, metric: str, algorithm: str) -> bool:
-    """Whether there is a champion and it can be loaded here and now."""
-    present = champion(stream, metric, algorithm)
-    if present is None:
-        return False
+def is_sound(row: ModelVersion) -> bool:
+    """Whether a version can be loaded here and now."""
     try:
-        load(present.pk)
+        load(row.pk)
     except ArtefactError:
         return False
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detection import gate, model_store
-from detection.errors import ArtefactError, TransitionRefused
+from detection.errors import TransitionRefused
 from detection.gate import GateResult
 from detection.models import ModelVersion
 
@@ -28,11 +28,7 @@ def verdict_of(model: ModelVersion) -> GateResult | None:
     """
     model_store.load(model.pk)
     champion = model_store.champion(model.stream, model.metric, model.algorithm)
-    if champion is None or champion.pk == model.pk:
-        return None
-    try:
-        model_store.load(champion.pk)
-    except ArtefactError:
+    if champion is None or champion.pk == model.pk or not model_store.is_sound(champion):
         return None
     return gate.judge(model)
 

@@ -275,7 +275,8 @@ def _store(
             raise TrainingLost(f"run {record.pk} was given up meanwhile")
         if held.cancel_requested:
             raise TrainingCancelled("cancelled before it was stored")
-        sound = model_store.has_sound_champion(order.stream, order.metric, order.algorithm)
+        present = model_store.champion(order.stream, order.metric, order.algorithm)
+        sound = present is not None and model_store.is_sound(present)
         model = model_store.save(
             trained, stream=order.stream, algorithm=order.algorithm, metric=order.metric,
             run=record,
