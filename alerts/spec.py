@@ -89,12 +89,16 @@ class When(Part):
 class Group(Part):
     """Which anomalies share an incident, by event time.
 
-    ``by`` is what they have in common: ``incident`` joins sources of a stream that move together,
-    that is any that overlap or begin within ``join_s`` of the incident's latest change.
+    ``by`` is what they have in common. ``incident`` joins sources of a stream that move together: a
+    source comes in where it begins within ``join_s`` of the incident's latest onset or rise, and
+    what a source that is in finds later is the same trouble until that is resolved.
     """
 
     by: Literal["incident", "source", "metric", "series", "stream", "rule"] = "incident"
     join_s: Annotated[float, Field(gt=0, le=86_400)] = 300
+    wait_s: Seconds = Field(
+        default=0, description="Of event time that the first word waits for what belongs to it."
+    )
     resolve_after_s: Annotated[float, Field(gt=0, le=30 * 86_400)] = Field(
         default=900, description="Resolved by itself once nothing of it was open for so long."
     )
