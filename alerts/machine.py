@@ -27,7 +27,7 @@ _METRIC: Final = 5  # its place in a stored signal
 
 Change = Literal["onset", "update", "closed"]
 What = Literal["anomaly", "no_events", "drift", "pipeline"]
-Reason = Literal["opened", "worse", "again", "resolved"]
+Reason = Literal["opened", "worse", "again", "still_firing", "resolved"]
 Why = Literal["count", "grouping", "cooldown", "silence"]
 
 
@@ -345,6 +345,12 @@ class Machine:
             return
         incident.told_us, incident.told_severity, incident.told = incident.before
         incident.before = None
+
+    def still_firing(self, key: str, at_us: int) -> Iterator[Tell]:
+        """A silence that kept it back is over: a word, if something of it is still open."""
+        incident = self._incidents.get(key)
+        if incident is not None and incident.resolved_us is None and incident.open:
+            yield self._tell(incident, at_us, "still_firing", _signal(incident.lead))
 
     def resolve(self, key: str) -> None:
         """Somebody resolved it; new anomalies open it again as they would otherwise."""
@@ -686,6 +692,14 @@ class Machine:
 
 def _signal(stored: list[Any]) -> Signal:
     return Signal(*stored)
+
+
+def lane(spec: RuleSpec, signal: Signal) -> str:
+    """Which machine of the rule judges a signal: streams have clocks of their own.
+
+    One machine for each stream; a single one, "", where the rule groups or counts across streams.
+    """
+    return "" if spec.group.by == "rule" or spec.when.on == "rule" else signal.stream
 
 
 def _group(signal: Signal, by: str) -> str:
