@@ -10,7 +10,6 @@ import hashlib
 import json
 from typing import Any
 
-import yaml
 from django.core import signing
 from django.db import transaction
 from django.db.models import Max
@@ -23,9 +22,9 @@ from alerts.models import AuditEntry, Hours, Receiver, Rule, RuleVersion, Silenc
 from alerts.problems import Problem, WrongError, problems_of, shown
 from alerts.quieting import NAMED_ONLY
 from alerts.spec import RuleSpec
+from alerts.yaml_text import written
 
 LONGEST_NAME = 100
-LONGEST_YAML = 64_000
 _SALT = "alerts.rules.seen"
 SEEN_FOR_S = 86_400
 
@@ -84,39 +83,6 @@ def checked_name(name: str, taken_by: int | None = None) -> str:
     if (others if taken_by is None else others.exclude(pk=taken_by)).exists():
         raise RuleError(f"There is a rule {name!r} already.")
     return name
-
-
-# ---- Text ----------------------------------------------------------------------------------------
-def to_yaml(spec: RuleSpec) -> str:
-    """As people read and write it; only what differs from the defaults."""
-    return (
-        yaml.safe_dump(spec.stored(), sort_keys=False, allow_unicode=True) if spec.stored() else ""
-    )
-
-
-def from_yaml(text: str) -> RuleSpec:
-    """Raises WrongError, for what is no YAML with its line."""
-    return read_spec(read_yaml(text))
-
-
-def read_yaml(text: str, file: str = "") -> Any:
-    """YAML without anchors (a few lines of them can stand for gigabytes); raises WrongError."""
-    if len(text) > LONGEST_YAML:
-        allowed = f"at most {LONGEST_YAML:,} characters"
-        raise WrongError([Problem("", f"{len(text):,} characters", allowed, file)])
-    try:
-        for token in yaml.scan(text):
-            if isinstance(token, yaml.AliasToken):
-                line = token.start_mark.line + 1
-                raise WrongError([Problem(f"line {line}", "an alias (*)", "plain values", file)])
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        what = str(getattr(error, "problem", None) or "something that is no YAML")
-        raise WrongError([Problem(place, what, "YAML such as `cooldown_s: 1800`", file)]) from None
-    except (ValueError, RecursionError, OverflowError) as error:
-        raise WrongError([Problem("", str(error)[:200], "YAML that can be read", file)]) from None
 
 
 # ---- Drafts and versions -------------------------------------------------------------------------
@@ -237,8 +203,8 @@ def draft_of_version(rule: Rule, version: RuleVersion, user: Actor) -> None:
 
 def difference(before: RuleSpec | None, after: RuleSpec) -> list[tuple[str, str]]:
     """Lines of YAML: (" ", "-" or "+", text)."""
-    old = to_yaml(before).splitlines() if before is not None else []
-    found = difflib.ndiff(old, to_yaml(after).splitlines())
+    old = written(before.stored()).splitlines() if before is not None else []
+    found = difflib.ndiff(old, written(after.stored()).splitlines())
     return [(line[0], line[2:]) for line in found if line[0] in " -+"]
 
 
