@@ -98,7 +98,7 @@ def live_view(request: HttpRequest) -> HttpResponseBase:
     if by not in ("clock", "event"):
         raise BadRequestError("by", f"{by[:60]!r} is not known.", "clock, event")
     try:
-        moment = read_moment(request.GET.get("at", ""))
+        moment = read_moment(_whole_zone(request.GET.get("at", "")))
     except ValueError:
         raise BadRequestError("at", "This is no moment.", EXAMPLE) from None
     found = live_at(moment, cast(By, by), _plain("stream", request.GET.get("stream", "")))
@@ -274,6 +274,11 @@ def _page(request: HttpRequest) -> tuple[int | None, int]:
     limit = _whole(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
     before = request.GET.get("cursor", "")
     return (_whole(request, "cursor", 1, 10**15) if before else None), limit
+
+
+def _whole_zone(text: str) -> str:
+    """With the + of its zone, which an address has to write as %2B and seldom does."""
+    return text.replace(" ", "+") if "T" in text else text
 
 
 def _whole(request: HttpRequest, field: str, default: int, most: int) -> int:

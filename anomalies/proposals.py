@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Max
 from django.db.models.functions import Coalesce
 
 from anomalies.models import Anomaly
@@ -132,16 +131,16 @@ def apply(series: Series, threshold: float) -> ThresholdPolicy:
     """
     if not any(abs(threshold - level) < 1e-9 for level in LEVELS.tolist()):
         raise ValueError("a threshold of the levels that are counted")
-    given = replace(policy_of(series), threshold=threshold)
+    given = policy_of(series)
     fields: dict[str, Any] = {
         name: getattr(given, name)
         for name in ("direction", "min_absolute_deviation", "min_relative_deviation",
-                     "medium_from", "high_from", "critical_from")
+                     "medium_from", "high_from", "critical_from", "max_onsets_per_day")
     }  # fmt: skip
+    if given.max_onsets_per_day == settings.VIGIL.anomaly_detection.max_onsets_per_day:
+        fields["max_onsets_per_day"] = None  # goes on following the configuration
     source, metric = _glob(series.source), _glob(series.metric)
     with transaction.atomic():
-        # Among equally narrow ones it has to win against what counts now.
-        highest = ThresholdPolicy.objects.aggregate(n=Max("priority"))["n"] or 0
         own = (
             ThresholdPolicy.objects.select_for_update()
             .filter(stream=series.stream, source_pattern=source, metric_pattern=metric,
@@ -151,9 +150,11 @@ def apply(series: Series, threshold: float) -> ThresholdPolicy:
         if own is None:
             own = ThresholdPolicy(
                 name=_name(series), stream=series.stream, source_pattern=source,
-                metric_pattern=metric, **fields,
+                metric_pattern=metric,
             )  # fmt: skip
-        own.threshold, own.priority = threshold, max(own.priority, highest)
+        for name, value in fields.items():
+            setattr(own, name, value)
+        own.threshold, own.priority = threshold, _first(own, series)
         own.save()
     return own
 
@@ -167,6 +168,20 @@ def _onsets(series: Series, last: datetime) -> tuple[list[int], float]:
         return [], 0.0
     days = max((newest - first) / timedelta(days=1), 1 / 24)
     return [int(n) for n in counts or [0] * len(LEVELS)], float(days)
+
+
+def _first(own: ThresholdPolicy, series: Series) -> int:
+    """The priority with which it wins against every other policy that matches the series."""
+    others = [
+        p.priority
+        for p in ThresholdPolicy.objects.filter(enabled=True).exclude(pk=own.pk)
+        if p.stream_id in (None, series.stream_id)
+        and Policy(source_pattern=p.source_pattern, metric_pattern=p.metric_pattern).matches(
+            series.source, series.metric
+        )
+    ]
+    # Of equal ones the newer counts.
+    return max([own.priority, *(n if own.pk is None else n + 1 for n in others)])
 
 
 def _glob(name: str) -> str:

@@ -147,7 +147,6 @@ def model_detail(request: HttpRequest, pk: int) -> HttpResponse:
         "actions": _actions(row), "previous": previous, "operator": may_operate(request.user),
         "shadow": shadow_context(row) if row.state == ModelVersion.State.CHALLENGER else None,
         "drift": drift_context(row) if row.state == ModelVersion.State.CHAMPION else None,
-        "champion": next((v for v in line[:VERSIONS] if v.state == "champion"), None),
     }  # fmt: skip
     return render(request, "detection/model_detail.html", context)
 

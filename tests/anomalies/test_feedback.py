@@ -155,6 +155,32 @@ def test_an_operator_sets_it_for_this_series_alone_and_others_may_not(client: Cl
     assert proposals.propose(series) is None
 
 
+def test_it_counts_though_a_policy_came_later_and_the_rest_is_as_in_that_one() -> None:
+    series = labelled_series(("false_alarm", 0.84), ("real", 0.95))
+    proposals.apply(series, 0.9)
+    assert proposals.policy_of(series).max_onsets_per_day == default_budget()
+    ThresholdPolicy.objects.create(
+        name="all web, later", stream=series.stream, source_pattern="web-*", threshold=0.75,
+        direction="up", max_onsets_per_day=0,
+    )  # fmt: skip
+    assert proposals.policy_of(series).name == "all web, later"
+    made = proposals.apply(series, 0.92)
+    counts = proposals.policy_of(series)
+    assert (counts.name, counts.threshold) == (made.name, 0.92)
+    assert (counts.direction, counts.max_onsets_per_day) == ("up", 0)
+    assert proposals.apply(series, 0.94).priority == made.priority
+
+
+def test_the_budget_goes_on_following_the_configuration() -> None:
+    series = labelled_series(("false_alarm", 0.84), ("real", 0.95))
+    assert proposals.apply(series, 0.9).max_onsets_per_day is None
+
+
+def default_budget() -> float:
+    budget: float = settings.VIGIL.anomaly_detection.max_onsets_per_day
+    return budget
+
+
 # ---- Pages and API ------------------------------------------------------------------------------
 def test_the_page_counts_and_leads_on(web: Client) -> None:
     assert "Nothing is labelled yet" in web.get("/feedback/").content.decode()

@@ -193,6 +193,13 @@ def test_training_is_queued_told_and_cancelled(operator: Client) -> None:
 ODD = ("", "x", "-1", "0", "9" * 30, "%00", "\x00", "ä", "1.5", "2024-13-01T00:00:00Z")
 
 
+def test_the_plus_of_a_zone_may_stand_in_the_address_as_it_is(web: Client) -> None:
+    for text in ("2024-01-01T12:00:00+01:00", "2024-01-01T12:00:00%2B01:00", "2024-01-01%2011:00"):
+        answer = web.get(f"/api/models/live?at={text}")
+        assert answer.status_code == 200, text
+        assert answer.json()["at"] in ("2024-01-01T12:00:00+01:00", "2024-01-01T11:00:00Z")
+
+
 @pytest.mark.parametrize("odd", ODD)
 def test_what_cannot_be_read_is_400_never_500(web: Client, odd: str) -> None:
     for path, fields in (
