@@ -10,10 +10,11 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from functools import wraps
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
@@ -29,6 +30,7 @@ from streams.roles import REFUSAL
 
 MAX_BODY, MAX_REASON = 16_000, 2_000
 DEFAULT_LIMIT, MAX_LIMIT = 50, 500
+Row = TypeVar("Row", bound=Model)
 Changing = Callable[[HttpRequest, dict[str, Any], str, int], JsonResponse]
 
 
@@ -74,12 +76,7 @@ def models_view(request: HttpRequest) -> HttpResponseBase:
     state = request.GET.get("state")
     if state is not None and state not in ModelVersion.State.values:
         raise BadRequestError("state", "No state.", ", ".join(ModelVersion.State.values))
-    before, limit = _page(request)
-    found = list((rows.filter(pk__lt=before) if before else rows)[: limit + 1])
-    return JsonResponse({
-        "models": [catalogue.model_json(row) for row in found[:limit]],
-        "next": str(found[limit - 1].pk) if len(found) > limit else None,
-    })  # fmt: skip
+    return _page(request, rows, "models", catalogue.model_json)
 
 
 @endpoint("GET", "HEAD")
@@ -116,12 +113,7 @@ def runs_view(request: HttpRequest) -> HttpResponseBase:
         raise BadRequestError("status", "No status.", ", ".join(TrainingRun.Status.values))
     if status is not None:
         rows = rows.filter(status=status)
-    before, limit = _page(request)
-    found = list((rows.filter(pk__lt=before) if before else rows)[: limit + 1])
-    return JsonResponse({
-        "runs": [catalogue.run_json(row) for row in found[:limit]],
-        "next": str(found[limit - 1].pk) if len(found) > limit else None,
-    })  # fmt: skip
+    return _page(request, rows, "runs", catalogue.run_json)
 
 
 @endpoint("GET", "HEAD")
@@ -269,11 +261,18 @@ def _plain(field: str, text: str) -> str:
     return _word({field: text}, field, "")
 
 
-def _page(request: HttpRequest) -> tuple[int | None, int]:
-    """(only ids below this, how many)."""
+def _page(
+    request: HttpRequest, rows: QuerySet[Row], name: str, as_json: Callable[[Row], dict[str, Any]]
+) -> JsonResponse:
+    """Rows below the `cursor` of the query, the newest first, and the cursor of the next page."""
     limit = _whole(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
-    before = request.GET.get("cursor", "")
-    return (_whole(request, "cursor", 1, 10**15) if before else None), limit
+    if request.GET.get("cursor"):
+        rows = rows.filter(pk__lt=_whole(request, "cursor", 1, 10**15))
+    found = list(rows[: limit + 1])
+    return JsonResponse({
+        name: [as_json(row) for row in found[:limit]],
+        "next": str(found[limit - 1].pk) if len(found) > limit else None,
+    })  # fmt: skip
 
 
 def _whole_zone(text: str) -> str:

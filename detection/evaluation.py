@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,9 +119,10 @@ def read_recording(file: Path) -> Recording:
                     f"{file}: no column {' and no column '.join(sorted(missing))} in its first line"
                 )
             for row in reader:
+                place = f"{file}, line {reader.line_num}"
                 stamps.append(row["timestamp"])
-                times.append(_time(row["timestamp"], file, reader.line_num))
-                values.append(_value(row["value"], file, reader.line_num))
+                times.append(read_time(row["timestamp"], f"{place}: timestamp"))
+                values.append(read_number(row["value"], f"{place}: value"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise EvaluationError(f"{file}: can't be read: {error}") from error
     if not stamps:
@@ -163,33 +164,49 @@ def written_score(score: FloatArray, onset: BoolArray, threshold: float) -> Floa
     return np.where(onset, np.maximum(known, threshold), below)
 
 
-def _write(output: Path, recording: Recording, written: FloatArray) -> None:
-    target = output / recording.category / recording.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("timestamp", "value", "anomaly_score"))
-        columns = (recording.stamps, recording.value.tolist(), written.tolist())
-        writer.writerows(zip(*columns, strict=True))
+def read_time(text: str | None, place: str, *, example: str = "2014-04-01 00:05:00") -> datetime:
+    """An aware time; UTC where it names no zone. `place` says where it stands, for the error.
 
-
-def _time(text: str | None, file: Path, line: int) -> datetime:
+    Raises:
+        EvaluationError: it is none.
+    """
     try:
         return _utc(datetime.fromisoformat(text or ""))
     except ValueError:
-        raise EvaluationError(
-            f"{file}, line {line}: timestamp {text!r} is no time such as 2014-04-01 00:05:00"
-        ) from None
+        raise EvaluationError(f"{place} {text!r} is no time such as {example}") from None
 
 
-def _value(text: str | None, file: Path, line: int) -> float:
+def read_number(text: str | None, place: str) -> float:
+    """A finite number; `place` says where it stands, for the error.
+
+    Raises:
+        EvaluationError: it is none.
+    """
     try:
         value = float(text or "")
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise EvaluationError(f"{file}, line {line}: value {text!r} is no finite number")
+        raise EvaluationError(f"{place} {text!r} is no finite number")
     return value
+
+
+def write_rows(target: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A CSV file, with the folders above it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _write(output: Path, recording: Recording, written: FloatArray) -> None:
+    columns = (recording.stamps, recording.value.tolist(), written.tolist())
+    write_rows(
+        output / recording.category / recording.name,
+        ("timestamp", "value", "anomaly_score"),
+        zip(*columns, strict=True),
+    )
 
 
 def _utc(time: datetime) -> datetime:

@@ -9,13 +9,19 @@ import csv
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from detection.base import FloatArray
-from detection.evaluation import BoolArray, EvaluationError
+from detection.evaluation import (
+    BoolArray,
+    EvaluationError,
+    read_number,
+    read_time,
+    write_rows,
+)
 
 TRAINING = 400
 TIME, LABEL, CHANGE = "datetime", "anomaly", "changepoint"
@@ -122,15 +128,18 @@ def read_wide(file: Path) -> WideRecording:
     if len(rows) <= TRAINING:
         raise EvaluationError(f"{file}: {len(rows)} rows, and the first {TRAINING} are training")
     stamps = tuple(row[TIME] or "" for _, row in rows)
-    values = [[_value(row[name], file, line) for name in columns] for line, row in rows]
+    values = [[_value(row[name], name, file, line) for name in columns] for line, row in rows]
     outlier = None
     if LABEL in names:
-        outlier = np.array([_value(row[LABEL], file, line) == 1 for line, row in rows])
+        outlier = np.array([_value(row[LABEL], LABEL, file, line) == 1 for line, row in rows])
     return WideRecording(
         file.parent.name,
         file.name,
         stamps,
-        tuple(_time(stamp, file, line) for stamp, (line, _) in zip(stamps, rows, strict=True)),
+        tuple(
+            read_time(stamp, f"{file}, line {line}: {TIME}", example="2020-03-09 10:14:33")
+            for stamp, (line, _) in zip(stamps, rows, strict=True)
+        ),
         columns,
         np.array(values, dtype=np.float64),
         outlier,
@@ -156,32 +165,10 @@ def figures(results: list[WideResult]) -> dict[str, float | None]:
 
 
 def _write(output: Path, recording: WideRecording, flag: BoolArray) -> None:
-    target = output / recording.group / recording.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow((TIME, "outlier"))
-        writer.writerows(zip(recording.stamps[TRAINING:], flag.astype(int).tolist(), strict=True))
+    rows = zip(recording.stamps[TRAINING:], flag.astype(int).tolist(), strict=True)
+    write_rows(output / recording.group / recording.name, (TIME, "outlier"), rows)
 
 
-def _time(text: str, file: Path, line: int) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise EvaluationError(
-            f"{file}, line {line}: {TIME} {text!r} is no time such as 2020-03-09 10:14:33"
-        ) from None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
-
-
-def _value(text: str | None, file: Path, line: int) -> float:
+def _value(text: str | None, name: str, file: Path, line: int) -> float:
     """A number; an empty cell is a missing one."""
-    if text == "":
-        return math.nan
-    try:
-        value = float(text or "no")
-    except ValueError:
-        value = math.inf
-    if not math.isfinite(value):
-        raise EvaluationError(f"{file}, line {line}: {text!r} is no finite number")
-    return value
+    return math.nan if text == "" else read_number(text, f"{file}, line {line}: {name}")

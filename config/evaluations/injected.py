@@ -32,15 +32,11 @@ def add_arguments(parser: CommandParser) -> None:
         type=Path,
         help="into recordings: a folder with data/CATEGORY/*.csv; else into the twenty shapes",
     )
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="series a shape (5)")
-    parser.add_argument(
-        "--events", type=int, default=shapes.EVENTS, metavar="N", help="events a series (20,000)"
-    )
     parser.add_argument("--each", type=int, default=1, metavar="N", help="faults of a kind (1)")
     parser.add_argument(
         "--kind", dest="kinds", action="append", choices=KINDS, help="only this one; repeatable"
     )
-    series.add_shape(parser)
+    series.add_shapes(parser, seeds=5, events=shapes.EVENTS)
     series.add_arguments(parser)
     report.add_arguments(parser)
 

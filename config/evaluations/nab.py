@@ -79,8 +79,7 @@ def _summary(out: OutputWrapper, found: list[FileResult], took: float, output: P
 
 
 def _groups(found: list[FileResult]) -> list[tuple[str, list[FileResult]]]:
-    categories = dict.fromkeys(result.category for result in found)
-    return [*((c, [r for r in found if r.category == c]) for c in categories), ("all", found)]
+    return report.grouped(found, lambda result: result.category)
 
 
 def _sums(results: list[FileResult]) -> dict[str, int]:

@@ -25,11 +25,7 @@ ENSEMBLE = "ensemble"
 
 def add_arguments(parser: CommandParser) -> None:
     """How much of which shapes."""
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="series a shape (5)")
-    parser.add_argument(
-        "--events", type=int, default=shapes.EVENTS, metavar="N", help="events a series (20,000)"
-    )
-    series.add_shape(parser)
+    series.add_shapes(parser, seeds=5, events=shapes.EVENTS)
     series.add_arguments(parser)
     report.add_arguments(parser)
 

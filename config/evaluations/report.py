@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.management.base import CommandError, CommandParser, OutputWrapper
 
 Cell = str | int | float | None
+R = TypeVar("R")
 
 
 def add_arguments(parser: CommandParser, *, store: bool = True) -> None:
@@ -21,6 +22,14 @@ def add_arguments(parser: CommandParser, *, store: bool = True) -> None:
             metavar="STREAM",
             help="also keeps the figures with this stream in the database",
         )
+
+
+def grouped(results: Sequence[R], name: Callable[[R], str]) -> list[tuple[str, list[R]]]:
+    """Results by the name of their group, in order, and all of them."""
+    groups: dict[str, list[R]] = {}
+    for result in results:
+        groups.setdefault(name(result), []).append(result)
+    return [*groups.items(), ("all", list(results))]
 
 
 def table(out: OutputWrapper, headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:

@@ -30,8 +30,14 @@ def add_arguments(parser: CommandParser) -> None:
     )
 
 
-def add_shape(parser: CommandParser) -> None:
-    """Which of the twenty shapes."""
+def add_shapes(parser: CommandParser, *, seeds: int, events: int) -> None:
+    """How many series of which of the twenty shapes, with these defaults."""
+    parser.add_argument(
+        "--seeds", type=int, default=seeds, metavar="N", help=f"series a shape ({seeds})"
+    )
+    parser.add_argument(
+        "--events", type=int, default=events, metavar="N", help=f"events a series ({events:,})"
+    )
     parser.add_argument(
         "--shape",
         dest="shapes",
@@ -43,7 +49,7 @@ def add_shape(parser: CommandParser) -> None:
 
 
 def chosen_shapes(options: dict[str, Any]) -> list[str]:
-    """Those that `add_shape` let somebody choose, else all."""
+    """Those that `add_shapes` let somebody choose, else all."""
     return options["shapes"] or list(shapes.SHAPES)
 
 

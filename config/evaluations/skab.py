@@ -49,7 +49,8 @@ def run(config: VigilConfig, options: dict[str, Any], out: OutputWrapper) -> Non
     except OSError as error:
         raise CommandError(f"{output}: can't be written: {error.strerror}") from error
     took = time.monotonic() - began
-    metrics = {group: _sums(results) for group, results in _groups(found)}
+    groups = report.grouped(found, lambda result: result.group)
+    metrics = {group: _sums(results) for group, results in groups}
     out.write("")
     rows: list[list[report.Cell]] = [
         [group, *(sums[name] for name in ("files", "rows", "flagged", "f1", "far", "mar"))]
@@ -65,11 +66,6 @@ def run(config: VigilConfig, options: dict[str, Any], out: OutputWrapper) -> Non
         "vector": detection.detectors.vector.model_dump(mode="json"),
     }
     report.deliver("skab", settings, metrics, options)
-
-
-def _groups(found: list[WideResult]) -> list[tuple[str, list[WideResult]]]:
-    groups = dict.fromkeys(result.group for result in found)
-    return [*((g, [r for r in found if r.group == g]) for g in groups), ("all", found)]
 
 
 def _sums(results: list[WideResult]) -> dict[str, float | None]:

@@ -35,12 +35,10 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="RATE",
         help="false onsets allowed per 10,000 normal events (3)",
     )
-    parser.add_argument("--seeds", type=int, default=2, metavar="N", help="series a shape (2)")
-    parser.add_argument("--events", type=int, default=12_000, metavar="N", help="a series (12,000)")
     parser.add_argument(
         "--stream", metavar="NAME", help="learns from its labels as well (needs PostgreSQL)"
     )
-    series.add_shape(parser)
+    series.add_shapes(parser, seeds=2, events=12_000)
     series.add_arguments(parser)
     report.add_arguments(parser)
 

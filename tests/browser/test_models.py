@@ -15,7 +15,7 @@ from detection.models import ModelVersion, ScoringVersion, TrainingRun, VersionL
 from detection.training import Trained, train
 from streams.models import Stream
 from tests import builders
-from tests.browser.test_pages import DESK, PHONE, SHOTS, Watched
+from tests.browser.watched import PHONE, SHOTS, as_operator
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -70,12 +70,8 @@ def test_an_operator_trains_promotes_and_rolls_back(
     browser: Browser, site: str, rows: None, theme: str
 ) -> None:
     champion = world()
-    builders.user("olga", is_staff=True, first_name="Olga")
-    scheme = "dark" if theme == "dark" else "light"
-    context = browser.new_context(viewport=DESK, color_scheme=scheme)
-    watched = Watched(context, site)
-    page = watched.sign_in("olga")
-    SHOTS.mkdir(exist_ok=True)
+    context, watched = as_operator(browser, site, theme)
+    page = watched.page
 
     watched.go("/models/")
     expect(page.get_by_role("heading", name="Training runs")).to_be_visible()

@@ -2,62 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    ConsoleMessage,
-    Page,
-    ViewportSize,
-    expect,
-)
+from playwright.sync_api import Browser, expect
 
 from anomalies.live import LivePublisher
 from anomalies.models import Anomaly
 from anomalies.results import result_of
 from streams.models import DeadLetter
 from tests import builders
+from tests.browser.watched import DESK, PHONE, SHOTS, Watched
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
-SHOTS = Path(__file__).parent / "screenshots"
-DESK, PHONE = ViewportSize(width=1440, height=900), ViewportSize(width=390, height=844)
-
-
-class Watched:
-    """A page whose console errors and foreign requests are kept."""
-
-    def __init__(self, context: BrowserContext, site: str) -> None:
-        self.site, self.faults = site, list[str]()
-        self.page = context.new_page()
-        self.page.on("console", self._hear)
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("request", lambda request: self._check(request.url))
-
-    def _hear(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
-            self.faults.append(message.text)
-
-    def _check(self, url: str) -> None:
-        host = self.site.removeprefix("http://")
-        if not re.match(rf"(http|ws)://{re.escape(host)}/|data:|blob:", url):
-            self.faults.append(f"foreign request: {url}")
-
-    def go(self, path: str) -> Page:
-        self.page.goto(self.site + path)
-        return self.page
-
-    def sign_in(self, name: str = "anna") -> Page:
-        self.go("/login/")
-        self.page.get_by_label("User name").fill(name)
-        self.page.get_by_label("Password").fill(builders.PASSWORD)
-        self.page.get_by_role("button", name="Sign in").click()
-        self.page.wait_for_url(self.site + "/")
-        return self.page
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from detection import tuning
 from detection.injection import KINDS
 from detection.models import Study
 from tests import builders
-from tests.browser.test_pages import DESK, PHONE, SHOTS, Watched
+from tests.browser.watched import PHONE, SHOTS, as_operator
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -44,12 +44,8 @@ def test_a_study_is_looked_at_and_another_one_asked_for(
     browser: Browser, site: str, rows: None, theme: str
 ) -> None:
     made = study()
-    builders.user("olga", is_staff=True, first_name="Olga")
-    scheme = "dark" if theme == "dark" else "light"
-    context = browser.new_context(viewport=DESK, color_scheme=scheme)
-    watched = Watched(context, site)
-    page = watched.sign_in("olga")
-    SHOTS.mkdir(exist_ok=True)
+    context, watched = as_operator(browser, site, theme)
+    page = watched.page
     watched.go(f"/models/studies/{made.pk}/")
     expect(page.locator("svg circle")).to_have_count(20)
     page.screenshot(path=SHOTS / f"study-{theme}.png", full_page=True)

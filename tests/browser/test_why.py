@@ -17,7 +17,7 @@ from detection.thresholds import LEVELS
 from detection.training import train
 from streams.models import Rollup, Series
 from tests import builders
-from tests.browser.test_pages import DESK, PHONE, SHOTS, Watched
+from tests.browser.watched import DESK, PHONE, SHOTS, Watched
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
