@@ -128,10 +128,10 @@ def read_wide(file: Path) -> WideRecording:
     if len(rows) <= TRAINING:
         raise EvaluationError(f"{file}: {len(rows)} rows, and the first {TRAINING} are training")
     stamps = tuple(row[TIME] or "" for _, row in rows)
-    values = [[_value(row[name], name, file, line) for name in columns] for line, row in rows]
+    values = [[_value(row[name], file, line) for name in columns] for line, row in rows]
     outlier = None
     if LABEL in names:
-        outlier = np.array([_value(row[LABEL], LABEL, file, line) == 1 for line, row in rows])
+        outlier = np.array([_value(row[LABEL], file, line) == 1 for line, row in rows])
     return WideRecording(
         file.parent.name,
         file.name,
@@ -169,6 +169,6 @@ def _write(output: Path, recording: WideRecording, flag: BoolArray) -> None:
     write_rows(output / recording.group / recording.name, (TIME, "outlier"), rows)
 
 
-def _value(text: str | None, name: str, file: Path, line: int) -> float:
+def _value(text: str | None, file: Path, line: int) -> float:
     """A number; an empty cell is a missing one."""
-    return math.nan if text == "" else read_number(text, f"{file}, line {line}: {name}")
+    return math.nan if text == "" else read_number(text, f"{file}, line {line}:")
