@@ -52,6 +52,14 @@ _SCORES = tuple(float(x) for x in np.round(np.arange(1, BINS) / BINS, 2))
 """Edges of a score; any name that has none of its own has those of `residual`."""
 
 SCORE = "score"
+VALUE = "value"
+"""A value of wide events is counted as `value:<its number among the sorted names>`, told by name:
+`value:flow`. Its deviations from its mean have the edges of `residual`."""
+
+
+def value_keys(k: int) -> tuple[str, ...]:
+    """Under what the k values of a schema are counted, whatever their names."""
+    return tuple(f"{VALUE}:{j}" for j in range(k))
 
 
 @cache
@@ -73,21 +81,23 @@ def count(
 
 
 def distributions(
-    features: FloatArray, metric: NDArray[np.int32], names: Sequence[str]
+    features: FloatArray,
+    metric: NDArray[np.int32],
+    names: Sequence[str],
+    columns: tuple[str, ...] = FEATURE_NAMES,
 ) -> dict[str, Any]:
     """A manifest's counts of training rows [n, k]: of all of them ("") and of each metric.
 
-    ``metric`` int32 [n] is an index into ``names``.
+    ``metric`` int32 [n] is an index into ``names``; ``columns`` are values' keys for wide events.
     """
     rows = np.bincount(metric, minlength=len(names))
     kept = [int(i) for i in np.argsort(-rows, kind="stable")[:MOST_METRICS] if rows[i]]
-    counted = count(features, edges_of(FEATURE_NAMES), metric.astype(np.int64), len(names))
+    counted = count(features, edges_of(columns), metric.astype(np.int64), len(names))
     groups = {"": counted.sum(axis=0), **{names[i]: counted[i] for i in sorted(kept)}}
     return {
         "bins": BINS_VERSION,
         "metrics": {
-            name: dict(zip(FEATURE_NAMES, rows.tolist(), strict=True))
-            for name, rows in groups.items()
+            name: dict(zip(columns, rows.tolist(), strict=True)) for name, rows in groups.items()
         },
     }
 

@@ -22,11 +22,14 @@ from django.db.models import Max, QuerySet
 from numpy.typing import NDArray
 
 from detection import bins
-from detection.bins import SCORE
+from detection.bins import SCORE, VALUE
 from detection.models import DriftReport, FeatureHour, ModelVersion
 from streams.models import Stream
+from streams.vectors import is_vector
 
 Counts = NDArray[np.int64]
+
+WORST_LENGTH = 40  # of the column: a value's name may be longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,16 @@ def ks(expected: Counts, actual: Counts) -> float:
 
 
 def reference(manifest: Mapping[str, Any], model_metric: str) -> dict[str, dict[str, Counts]]:
-    """Training's counts by metric and feature; "" is all of them. Empty for an older model."""
+    """Training's counts by metric and feature; "" is all of them. Empty for an older model.
+
+    A value of wide events is named as such: ``value:flow``.
+    """
     given = manifest.get("distributions") or {}
     if given.get("bins") != bins.BINS_VERSION:
         return {}
+    called = _names_of(manifest)
     found = {
-        metric: {name: np.array(row, dtype=np.int64) for name, row in rows.items()}
+        metric: {called.get(n, n): np.array(row, dtype=np.int64) for n, row in rows.items()}
         for metric, rows in given["metrics"].items()
     }
     if model_metric:
@@ -76,6 +83,14 @@ def reference(manifest: Mapping[str, Any], model_metric: str) -> dict[str, dict[
         # Of all metrics together: no single one's scores were counted.
         found[model_metric][SCORE] = np.array(scores, dtype=np.int64)
     return found
+
+
+def _names_of(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Of a model of wide events: under which name each of its values is told."""
+    if manifest.get("space") != "vector":
+        return {}
+    names = manifest["feature_names"]
+    return dict(zip(bins.value_keys(len(names)), (f"{VALUE}:{n}" for n in names), strict=True))
 
 
 _LIVE = """
@@ -89,12 +104,15 @@ GROUP BY metric, feature, bin
 def live(
     stream: Stream, from_hour: dt.datetime, to_hour: dt.datetime
 ) -> dict[str, dict[str, Counts]]:
-    """Counts of the hours after ``from_hour`` to ``to_hour``, by metric and feature; "" is all."""
+    """Counts of the hours after ``from_hour`` to ``to_hour``, by metric and feature; "" is all.
+
+    Wide events are not among all metrics: their values are no features of a series.
+    """
     found: dict[str, dict[str, Counts]] = {"": {}}
     with connection.cursor() as cursor:
         cursor.execute(_LIVE, [stream.pk, from_hour, to_hour])
         for metric, feature, number, count in cursor.fetchall():
-            for of in {"", metric}:
+            for of in {metric} if is_vector(metric) else {"", metric}:
                 rows = found.setdefault(of, {})
                 row = rows.setdefault(feature, np.zeros(bins.BINS, dtype=np.int64))
                 row[number - 1] += count
@@ -140,7 +158,8 @@ def _report(
     counted: Mapping[str, Counts],
     settings: DriftSettings,
 ) -> DriftReport | None:
-    actual = {name: row for name, row in counted.items() if not name.startswith(SCORE)}
+    called = _names_of(model.manifest)
+    actual = {called.get(n, n): row for n, row in counted.items() if not n.startswith(SCORE)}
     scores = counted.get(f"{SCORE}:{model.pk}")
     events = max((int(row.sum()) for row in actual.values()), default=0)
     if events < settings.min_events:
@@ -155,7 +174,7 @@ def _report(
         events=events,
         psi=found_psi,
         ks=found_ks,
-        worst_feature=worst,
+        worst_feature=worst[:WORST_LENGTH],
         worst_psi=found_psi.get(worst, 0.0),
     )
 
@@ -193,12 +212,22 @@ def as_json(report: DriftReport, settings: DriftSettings) -> dict[str, Any]:
         "until": (report.to_hour + dt.timedelta(hours=1)).isoformat(),
         "sampled_events": report.events,
         "state": state_of(report.worst_psi, settings),
-        "worst_feature": report.worst_feature,
+        "worst_feature": worst_of(report),
         "worst_psi": report.worst_psi,
         "psi": report.psi,
         "ks": report.ks,
         "measured_at": report.created_at.isoformat(),
     }
+
+
+def worst_of(report: DriftReport) -> str:
+    """The whole name of what moved most."""
+    return max(report.psi, key=lambda name: report.psi[name], default="")
+
+
+def shown(feature: str) -> str:
+    """A feature's name as people read it: of a value its own."""
+    return feature.removeprefix(f"{VALUE}:")
 
 
 def state_of(value: float, settings: DriftSettings) -> str:
@@ -231,12 +260,15 @@ def drift_context(model: ModelVersion) -> dict[str, Any]:
         reports.append(
             {
                 "report": report,
+                "wide": is_vector(report.metric),
+                "worst": shown(worst_of(report)),
                 "state": state_of(report.worst_psi, settings),
                 "hours": round((report.to_hour - report.from_hour).total_seconds() / 3_600),
                 "past": past.get(report.metric, []),
                 "features": [
                     {
-                        "name": name,
+                        "name": shown(name),
+                        "value": name.startswith(f"{VALUE}:"),
                         "psi": report.psi[name],
                         "ks": report.ks[name],
                         "share": report.psi[name] / scale,

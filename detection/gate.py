@@ -18,7 +18,7 @@ import numpy as np
 from django.conf import settings
 from django.db.models import Count, Sum
 
-from detection import challengers, injection, metrics, model_store
+from detection import challengers, injection, metrics, model_store, wide_injection
 from detection.base import FloatArray, IntArray
 from detection.ensemble import combine, oddness_from_score, score_from_oddness
 from detection.errors import DetectionError
@@ -27,7 +27,7 @@ from detection.history import read_events
 from detection.models import Evaluation, ModelVersion, ScoringVersion, ShadowHour
 from detection.scoring import LoadedModel, ScoringEngine
 from detection.versions import compile_version
-from streams.batch import EventBatch
+from streams.batch import NARROW, EventBatch
 from streams.codec import Codec
 from streams.models import Stream
 from streams.series import SeriesIndex
@@ -251,12 +251,6 @@ def _payload(stream: Stream) -> dict[str, Any]:
 def _injected(
     model: ModelVersion, champion: ModelVersion | None, reasons: list[str]
 ) -> dict[str, Any]:
-    if model.manifest.get("space") == "vector":
-        reasons.append(
-            "A model of wide events can't be tested on injected faults yet: who promotes it has to"
-            " decide."
-        )
-        return {}
     measured = (
         Evaluation.objects.filter(
             model=model, kind=KIND_INJECTED, settings__champion=champion and champion.pk
@@ -307,7 +301,9 @@ def measure_injected(
     stream = model.stream
     index = SeriesIndex()
     codec = Codec(index, stream.mapping, stream.naive_time_zone or None)
-    batches = read_events(client, stream.topic, codec, max_events=HISTORY_EVENTS, share=share)
+    batches = read_events(
+        client, stream.topic, codec, max_events=HISTORY_EVENTS, share=share, metric=model.metric
+    )
     series = _longest(batches, index, model.metric)
     champion = model_store.champion(stream, model.metric, model.algorithm)
     figures = compare_injected(model, series, seed=seed)
@@ -315,25 +311,50 @@ def measure_injected(
         model=model,
         stream=stream,
         kind=KIND_INJECTED,
-        settings={"champion": champion and champion.pk, "seed": seed, "kinds": injection.KINDS},
+        settings={"champion": champion and champion.pk, "seed": seed, "kinds": _kinds(model)},
         metrics=figures,
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """The newest events of a series in order: ``time_us`` int64 [n], ``value`` float64 [n]."""
+    """The newest events of a series in order: ``time_us`` int64 [n], ``value`` float64 [n].
+
+    Of wide events ``columns`` names the values, and ``value`` is float64 [n, k].
+    """
 
     source: str
     metric: str
     time_us: IntArray
     value: FloatArray
+    columns: tuple[str, ...] = NARROW
+
+    @property
+    def wide(self) -> bool:
+        """Whether its events hold several values."""
+        return self.columns != NARROW
+
+    def with_faults(self, seed: int, start: int) -> tuple[FloatArray, Sequence[injection.Fault]]:
+        """Its values [n, k] with faults in them from event ``start`` on, and where those are.
+
+        Raises:
+            ValueError: no room for one fault, or nothing that moves.
+        """
+        salt = zlib.crc32(f"{self.source}\0{self.metric}".encode())
+        if self.wide:
+            found = wide_injection.inject(self.value, seed=seed + salt, start=start)
+            return found.values, found.faults
+        narrow = injection.inject(self.value, seed=seed + salt, start=start)
+        return narrow.value.reshape(-1, 1), narrow.faults
 
 
 def _longest(batches: Iterable[EventBatch], index: SeriesIndex, metric: str) -> list[History]:
     least, most = EVENTS_OF_A_SERIES
     parts: dict[int, list[tuple[IntArray, FloatArray]]] = {}
+    columns: tuple[str, ...] = NARROW
     for batch in batches:
+        if len(batch):
+            columns = batch.columns
         order = np.argsort(batch.series, kind="stable")
         codes = batch.series[order]
         cuts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
@@ -342,13 +363,14 @@ def _longest(batches: Iterable[EventBatch], index: SeriesIndex, metric: str) -> 
                 continue
             rows = order[start:end]
             mine = parts.setdefault(int(codes[start]), [])
-            mine.append((batch.event_time[rows], batch.values[rows, 0]))
+            values = batch.values[rows]
+            mine.append((batch.event_time[rows], values if columns != NARROW else values[:, 0]))
     found = []
     for code, pieces in parts.items():
         time_us, value = (np.concatenate(column) for column in zip(*pieces, strict=True))
         if len(value) >= least:
             source, name = index.names[code]
-            found.append(History(source, name, time_us[-most:], value[-most:]))
+            found.append(History(source, name, time_us[-most:], value[-most:], columns))
     found.sort(key=lambda h: (-len(h.value), h.source, h.metric))
     return found[:MOST_SERIES]
 
@@ -375,38 +397,42 @@ def compare_injected(
         start = HEALTHY
         if len(history.value) - later >= HELD_OUT:
             start = max(start, later)
-        salt = zlib.crc32(f"{history.source}\0{history.metric}".encode())
         try:
-            faulty = injection.inject(history.value, seed=seed + salt, start=start)
+            faulty, faults = history.with_faults(seed, start)
         except ValueError:
             continue  # no room for one fault
         engine = ScoringEngine(SeriesIndex(), capacity=1)
         engine.attach(0)
         code = engine.index.code(history.source, history.metric)
-        n = len(faulty.value)
+        n = len(faulty)
         batch = EventBatch(
             history.time_us,
             np.full(n, code, dtype=np.int32),
-            faulty.value.reshape(-1, 1),
+            faulty,
             np.zeros(n, dtype=np.int32),
             np.arange(n, dtype=np.int64),
-            committable={0: n},
+            history.columns,
+            {0: n},
         )
         scored = engine.process(batch, version, {})
         if not scored.shadows:
             continue
         shadow = scored.shadows[0]
-        intervals = np.array([(f.start, f.end) for f in faulty.faults], dtype=np.int64)
-        score = scored.score.copy()
+        intervals = np.array([(f.start, f.end) for f in faults], dtype=np.int64)
+        # A vector tells nothing while it learns: events by their offset, their number here.
+        told = scored.events.offset
+        score = np.full(n, np.nan)
+        score[told] = scored.score
+        at = told[shadow.at]
         for name, over, onset in (
             ("champion", challengers.CHAMPION, challengers.CHAMPION_ONSET),
             ("challenger", challengers.CHALLENGER, challengers.CHALLENGER_ONSET),
         ):
             flagged, onsets = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
-            flagged[shadow.at] = shadow.flags & over > 0
-            onsets[shadow.at] = shadow.flags & onset > 0
+            flagged[at] = shadow.flags & over > 0
+            onsets[at] = shadow.flags & onset > 0
             if name == "challenger":
-                score[shadow.at] = shadow.score
+                score[at] = shadow.score
             sides[name].add(score, onsets, flagged, intervals, history.time_us / 1e6, start=HEALTHY)
         used += 1
         held_out += start == max(HEALTHY, later)
@@ -415,6 +441,12 @@ def compare_injected(
         "held_out": held_out,
         **{name: side.figures().as_dict() for name, side in sides.items()},
     }
+
+
+def _kinds(model: ModelVersion) -> tuple[str, ...]:
+    """The faults that it is asked to find."""
+    wide = model.manifest.get("space") == "vector"
+    return wide_injection.KINDS if wide else injection.KINDS
 
 
 def _trained_until_us(model: ModelVersion) -> int:

@@ -96,7 +96,7 @@ def inject(
     if not np.isfinite(value).all():
         raise ValueError("values must be finite")
     rng = np.random.default_rng(seed)
-    series = _Series.of(value, size)
+    series = Normal.of(value, size)
     plan = _plan(rng, kinds, each, series, room=len(value) - start - apart, apart=apart)
     if not plan:
         raise ValueError(
@@ -135,6 +135,27 @@ def spread(value: FloatArray) -> float:
     return 1e-9
 
 
+def length_of(rng: np.random.Generator, kind: str) -> int:
+    """Events that a fault of this kind lasts."""
+    low, high = _LENGTHS.get(kind, _SPIKE)
+    return int(rng.integers(low, high + 1))
+
+
+def changed(
+    rng: np.random.Generator, series: Normal, kind: str, at: int, length: int
+) -> FloatArray | None:
+    """`length` values from `at` on with a fault; None where it can't be told from what is normal.
+
+    A value that stands still is odd however near it is.
+    """
+    normal = series.value[at : at + length]
+    part = series.keep(_MAKERS[kind](rng, series, at, length))
+    change = float(np.sqrt(np.mean((part - normal) ** 2)))
+    if kind == "flat_line" or change >= _LEAST * series.unit * min(1.0, series.size):
+        return part
+    return None
+
+
 def longest_run(value: FloatArray) -> int:
     """Events in the longest run of equal values."""
     changes = np.flatnonzero(np.diff(value) != 0)
@@ -142,12 +163,9 @@ def longest_run(value: FloatArray) -> int:
     return int(np.diff(edges).max())
 
 
-# -- private -------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class _Series:
-    """What the faults are measured by."""
+class Normal:
+    """A series as it was, and what faults in it are measured by."""
 
     value: FloatArray
     unit: float  # the spread
@@ -157,7 +175,7 @@ class _Series:
     longest_run: int
 
     @classmethod
-    def of(cls, value: FloatArray, size: float) -> _Series:
+    def of(cls, value: FloatArray, size: float) -> Normal:
         return cls(
             value,
             spread(value),
@@ -184,6 +202,9 @@ class _Series:
         return -1.0 if down and not (self.positive and lowest < 0) else 1.0
 
 
+# -- private -------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class _Item:
     kind: str
@@ -202,7 +223,7 @@ def _plan(
     rng: np.random.Generator,
     kinds: Sequence[str],
     each: int,
-    series: _Series,
+    series: Normal,
     room: int,
     apart: int,
 ) -> list[_Item]:
@@ -210,8 +231,7 @@ def _plan(
     for _ in range(each):
         for at in rng.permutation(len(kinds)):
             kind = kinds[at]
-            low, high = _LENGTHS.get(kind, _SPIKE)
-            length = int(rng.integers(low, high + 1))
+            length = length_of(rng, kind)
             if kind == "flat_line":
                 length = max(length, 3 * series.longest_run)
             gap = apart + int(rng.integers(0, apart // 2 + 1)) if kind == "recurring_spike" else 0
@@ -224,7 +244,7 @@ def _plan(
 
 def _apply(
     rng: np.random.Generator,
-    series: _Series,
+    series: Normal,
     out: FloatArray,
     item: _Item,
     first: int,
@@ -233,11 +253,8 @@ def _apply(
     """Change `out` at `first`, or at another place up to `last` where the fault shows there."""
     for attempt in range(_TRIES):
         at = first if attempt == 0 else int(rng.integers(first, last + 1))
-        normal = series.value[at : at + item.length]
-        part = series.keep(_MAKERS[item.kind](rng, series, at, item.length))
-        change = float(np.sqrt(np.mean((part - normal) ** 2)))
-        # a value that stands still is odd however near it is
-        if item.kind == "flat_line" or change >= _LEAST * series.unit * min(1.0, series.size):
+        part = changed(rng, series, item.kind, at, item.length)
+        if part is not None:
             break
     else:
         return []
@@ -254,7 +271,7 @@ def _apply(
     return faults
 
 
-def _spike(rng: np.random.Generator, s: _Series, at: int, n: int) -> FloatArray:
+def _spike(rng: np.random.Generator, s: Normal, at: int, n: int) -> FloatArray:
     """Beyond what is usual here, not only beyond its neighbours."""
     level = float(np.median(s.value[at : at + n]))
     low, high = s.usual(at)
@@ -264,35 +281,35 @@ def _spike(rng: np.random.Generator, s: _Series, at: int, n: int) -> FloatArray:
     return np.full(n, min(level - height, low - 0.5 * height))
 
 
-def _level_shift(rng: np.random.Generator, s: _Series, at: int, n: int) -> FloatArray:
+def _level_shift(rng: np.random.Generator, s: Normal, at: int, n: int) -> FloatArray:
     normal = s.value[at : at + n]
     height = rng.uniform(4.0, 8.0) * s.unit * s.size
     return normal + s.sign(rng, float(normal.mean()) - height) * height
 
 
-def _drift(rng: np.random.Generator, s: _Series, at: int, n: int) -> FloatArray:
+def _drift(rng: np.random.Generator, s: Normal, at: int, n: int) -> FloatArray:
     normal = s.value[at : at + n]
     height = rng.uniform(5.0, 10.0) * s.unit * s.size
     return normal + s.sign(rng, float(normal.mean()) - height) * np.linspace(0.0, height, n)
 
 
-def _variance(rng: np.random.Generator, s: _Series, at: int, n: int) -> FloatArray:
+def _variance(rng: np.random.Generator, s: Normal, at: int, n: int) -> FloatArray:
     size = rng.uniform(2.0, 4.0) * s.unit * s.size
     return s.value[at : at + n] + size * rng.standard_normal(n)
 
 
-def _flat_line(rng: np.random.Generator, s: _Series, at: int, n: int) -> FloatArray:
+def _flat_line(rng: np.random.Generator, s: Normal, at: int, n: int) -> FloatArray:
     return np.full(n, s.value[at])
 
 
-def _pattern(rng: np.random.Generator, s: _Series, at: int, n: int) -> FloatArray:
+def _pattern(rng: np.random.Generator, s: Normal, at: int, n: int) -> FloatArray:
     """An oscillation over the usual range: each value is normal, their course is not."""
     low, high = s.usual(at)
     angle = 2.0 * np.pi * (np.arange(n) / rng.uniform(8.0, 24.0) + rng.random())
     return np.asarray(0.5 * (low + high) + max(0.5 * (high - low), s.unit) * np.sin(angle))
 
 
-def _contextual(rng: np.random.Generator, s: _Series, at: int, n: int) -> FloatArray:
+def _contextual(rng: np.random.Generator, s: Normal, at: int, n: int) -> FloatArray:
     """Mirrored at the median: the night's level by day, each value inside the known range."""
     normal, middle = s.value[at : at + n], float(np.median(s.value))
     if abs(float(normal.mean()) - middle) < 0.75 * s.unit:
@@ -300,7 +317,7 @@ def _contextual(rng: np.random.Generator, s: _Series, at: int, n: int) -> FloatA
     return np.clip(2.0 * middle - normal, float(s.value.min()), float(s.value.max()))
 
 
-_MAKERS: dict[str, Callable[[np.random.Generator, _Series, int, int], FloatArray]] = {
+_MAKERS: dict[str, Callable[[np.random.Generator, Normal, int, int], FloatArray]] = {
     "spike": _spike,
     "recurring_spike": _spike,
     "level_shift": _level_shift,

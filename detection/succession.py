@@ -78,8 +78,7 @@ def judge_all(client: Mapping[str, Any]) -> list[str]:
     for model in challengers.defer("artefact").order_by("pk"):
         name = model_store.describe(model)
         try:
-            of_series = model.manifest.get("space") != "vector"
-            if of_series and gate.long_enough(model) and not _measured(model):
+            if gate.long_enough(model) and not _measured(model):
                 gate.measure_injected(model, client)
             result = gate.judge(model)
         except (DetectionError, StreamsError) as error:
@@ -106,4 +105,4 @@ def _refused(model: ModelVersion) -> bool:
     """Judged in full, and not for lack of the test that a worker still owes."""
     if not model.gate or model.gate["passed"]:
         return False
-    return bool(model.gate["figures"]["injected"]) or model.manifest.get("space") == "vector"
+    return bool(model.gate["figures"]["injected"])

@@ -97,7 +97,8 @@ class Tallier:
         """Count a scored part; ``lives`` is the incarnation's id of each partition."""
         for shadow in scored.shadows:
             self._add_shadow(tally, scored, shadow, lives)
-        if scored.vector is None:  # bins are of the features that every series has
+        # Any source may bring a schema of its own: only those with a model are counted.
+        if scored.vector is None or scored.version.models:
             self._add_features(tally, scored)
 
     def _add_shadow(
@@ -169,6 +170,13 @@ class Tallier:
         if not len(at):
             return
         self._learn_metrics()
+        models, columns = scored.version.models, FEATURE_NAMES
+        if scored.vector is not None:
+            of = self._index.names[events.series[at[0]]][1]  # a batch is of one schema
+            models = tuple(m for m in models if m.metric == of)
+            columns = bins.value_keys(len(scored.vector.columns))
+            if not models:
+                return
         hour = events.event_time[at] // HOUR_US
         metric = self._metric[events.series[at]]
         partition = events.partition[at].astype(np.int64)
@@ -176,14 +184,12 @@ class Tallier:
         # one number a place: events of a batch and partitions are below 2^20, metrics below 2^23
         key = (metric << 40) | (code.astype(np.int64) << 20) | partition
         places, group = np.unique(key, return_inverse=True)
-        models = scored.version.models
         stored = dict.fromkeys(m.algorithm for m in models)
         values = scored.detail.features[at]
         if stored:
-            columns = [scored.version.names.index(name) for name in stored]
-            votes = scored.votes[at][:, columns]
+            votes = scored.votes[at][:, [scored.version.names.index(name) for name in stored]]
             values = np.column_stack([values, score_from_oddness(votes)])
-        edges = bins.edges_of((*FEATURE_NAMES, *("score" for _ in stored)))
+        edges = bins.edges_of((*columns, *("score" for _ in stored)))
         counts = bins.count(values, edges, group, len(places))
         known = list(self._metrics)
         for place, rows in zip(places.tolist(), counts, strict=True):
@@ -193,7 +199,7 @@ class Tallier:
                 of,
                 int(hours[place >> 20 & 0xFFFFF]),
                 place & 0xFFFFF,
-                (*FEATURE_NAMES, *scores),
+                (*columns, *scores),
             )
             before = tally.features.get(where)
             tally.features[where] = rows if before is None else before + rows

@@ -77,7 +77,7 @@ def measure_drift() -> list[str]:
                 if settings.VIGIL.anomaly_detection.drift.retrain:
                     succession.retrain(report)
                 said.append(
-                    f"{model_store.describe(report.model)}: {report.worst_feature} of"
+                    f"{model_store.describe(report.model)}: {drift.worst_of(report)} of"
                     f" {report.metric or 'all metrics'} has drifted, PSI {report.worst_psi:.2f}"
                 )
     drift.prune(rules, dt.datetime.now(dt.UTC))

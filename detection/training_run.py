@@ -325,8 +325,8 @@ def _provenance(order: Order, rows: TrainingRows) -> dict[str, Any]:
     }
     if order.study:
         found["study"] = dict(order.study)
-    if rows.space == "series":  # drift is watched of the features that every series has
-        found["distributions"] = bins.distributions(rows.features, rows.metric, rows.metrics)
+    columns = rows.columns if rows.space == "series" else bins.value_keys(len(rows.columns))
+    found["distributions"] = bins.distributions(rows.features, rows.metric, rows.metrics, columns)
     return found
 
 

@@ -15,6 +15,7 @@ from detection.features import FEATURE_NAMES
 from detection.models import DriftReport, FeatureHour, ModelVersion
 from detection.training import train
 from streams.models import Stream
+from streams.vectors import label_of
 
 HOUR = dt.datetime(2024, 1, 2, 3, tzinfo=dt.UTC)
 SETTINGS = DriftSettings(hours=3, min_events=200)
@@ -169,3 +170,46 @@ def test_what_has_drifted_is_trained_anew_once_a_day() -> None:
     assert succession.retrain(report, later) is None
     ModelVersion.objects.filter(version=2).update(state="retired")
     assert succession.retrain(report, later) is not None
+
+
+@pytest.mark.django_db
+def test_values_of_wide_events_are_compared_each_by_its_name(web: Client) -> None:
+    stream = Stream.objects.create(name="raw", topic="raw")
+    names = ("level", "score", "x" * 80)  # a feature's name, the score's, one longer than a column
+    label, keys = label_of(names), bins.value_keys(3)
+    rng = np.random.default_rng(3)
+
+    def counts(features: Any) -> Any:
+        return bins.count(features, bins.edges_of(keys))[0]
+
+    usual = rng.normal(size=(4_000, 3))
+    made = train(
+        "isolation_forest", usual, seed=1, params={"n_estimators": 10}, columns=names,
+        space="vector",
+        provenance={"distributions": bins.distributions(usual, np.zeros(4_000, dtype=np.int32),
+                                                        (label,), keys)},
+    )  # fmt: skip
+    saved = ModelVersion.objects.create(
+        stream=stream, metric=label, algorithm="isolation_forest", version=1, state="champion",
+        sha256=made.sha256, artefact=made.payload, manifest=made.manifest,
+    )  # fmt: skip
+    of_all = model(stream)
+    moved = rng.normal(size=(800, 3)) + np.array([0, 0, 2.0])
+    scores = [(f"score:{saved.pk}", np.array(made.manifest["score_counts"]))]
+    FeatureHour.objects.bulk_create(
+        FeatureHour(stream=stream, metric=label, hour=HOUR, feature=key, counts=row.tolist())
+        for key, row in [*zip(keys, counts(moved), strict=True), *scores]
+    )
+    seen(stream, "cpu", rows(600, 7))
+    found = {r.metric: r for r in drift.measure(stream, SETTINGS)}
+    assert found[""].model == of_all
+    assert set(found[""].psi) == set(FEATURE_NAMES)
+    wide = found[label]
+    assert set(wide.psi) == {"score", "value:level", "value:score", f"value:{'x' * 80}"}
+    assert wide.events == 800
+    assert max(wide.psi["value:level"], wide.psi["value:score"], wide.psi["score"]) < 0.1
+    (told,) = [r for r in web.get("/api/drift").json()["reports"] if r["metric"] == label]
+    assert (told["state"], told["worst_feature"]) == ("drifted", f"value:{'x' * 80}")
+    page = web.get(f"/models/{saved.pk}/drift/").content.decode()
+    assert f">{'x' * 80}<" in page
+    assert "value:" not in page
