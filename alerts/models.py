@@ -133,6 +133,12 @@ class Rule(models.Model):
         USER, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
     draft_at = models.DateTimeField(null=True, blank=True)
+    solved_score = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="The least score that keeps to its budget, as of solved_at.",
+    )
+    solved_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:
