@@ -30,7 +30,7 @@ from anomalies import access, feedback, health, queries, surroundings
 from anomalies.models import Anomaly, Severity
 from anomalies.results import result_of
 from detection import drift
-from streams.roles import may_operate
+from streams.roles import REFUSAL, may_operate
 
 MAX_BODY = 4_000
 STATISTICS_KEEP_S = 3.0
@@ -54,7 +54,10 @@ def problem(status: int, message: str, *, field: str | None = None, allowed: str
 
 
 def endpoint(*methods: str) -> Callable[[View], View]:
-    """Lets in who may call, for these methods, and answers every mistake in JSON."""
+    """Lets in who may call, for these methods, and answers every mistake in JSON.
+
+    Whatever is no reading is for operators, tokens and, in open mode, programs of this machine.
+    """
 
     def decorate(view: View) -> View:
         @csrf_exempt
@@ -68,6 +71,8 @@ def endpoint(*methods: str) -> Callable[[View], View]:
             if refused is not None:
                 return refused
             try:
+                if request.method not in SAFE_METHODS and not caller_of(request).may_write:
+                    return problem(403, REFUSAL)
                 return view(request, *args, **kwargs)
             except BadRequestError as error:
                 return JsonResponse(error.body, status=400)
@@ -88,17 +93,17 @@ class Caller:
 
 
 def caller_of(request: HttpRequest) -> Caller:
-    """Of a request that was let in: a user by their role, a program by its token or this machine.
+    """Of a request that was let in: a program by its token, a user by their role, else a program
+    that open mode lets in.
 
     A token and open mode are given to programs that may do what an operator may.
     """
     headers = {name.lower(): value for name, value in request.headers.items()}
-    if access.open_to(request.META.get("REMOTE_ADDR"), headers):
-        signed_in = request.user.is_authenticated
-        return Caller(request.user.get_username() if signed_in else "this machine (API)", True)
     if access.token_is_valid(access.token_of(headers)):
         return Caller("token (API)", True)
-    return Caller(request.user.get_username(), may_operate(request.user))
+    if request.user.is_authenticated:
+        return Caller(request.user.get_username(), may_operate(request.user))
+    return Caller("this machine (API)", access.open_to(request.META.get("REMOTE_ADDR"), headers))
 
 
 def _refusal(request: HttpRequest) -> JsonResponse | None:

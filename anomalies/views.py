@@ -11,6 +11,7 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -23,6 +24,7 @@ from anomalies.models import Anomaly
 from streams import history
 from streams.models import DeadLetter, Series
 from streams.ranges import Range, named_range
+from streams.roles import may_operate, operator_required
 
 REMEMBER_S = 14 * 86_400
 THEME_COOKIE = "vigil_theme"
@@ -206,13 +208,14 @@ def anomaly_detail(request: HtmxRequest, pk: UUID) -> HttpResponse:
     context |= detail.facts(anomaly) | detail.why(anomaly) | {
         "votes": detail.votes(anomaly), "proposal": _proposal(anomaly),
         "newer": newer, "older": older, "form": form, "labels": detail.LABELS,
+        "operator": may_operate(request.user),
     }  # fmt: skip
     return render(request, "anomalies/anomaly_detail.html", context)
 
 
-@login_required
 @require_POST
-def anomaly_label(request: HtmxRequest, pk: UUID) -> HttpResponse:
+@operator_required
+def anomaly_label(request: HtmxRequest, pk: UUID) -> HttpResponseBase:
     """Store what a person says of an anomaly; the empty label takes it back."""
     label = request.POST.get("label", "")
     if label not in Anomaly.Label.values:
@@ -223,7 +226,10 @@ def anomaly_label(request: HtmxRequest, pk: UUID) -> HttpResponse:
     except Anomaly.DoesNotExist:
         raise Http404 from None
     if request.htmx:
-        context = {"anomaly": anomaly, "labels": detail.LABELS, "proposal": _proposal(anomaly)}
+        context = {
+            "anomaly": anomaly, "labels": detail.LABELS, "proposal": _proposal(anomaly),
+            "operator": True,
+        }  # fmt: skip
         return render(request, "anomalies/_partials/label.html", context)
     return redirect("anomaly", pk=pk)
 
@@ -250,17 +256,15 @@ def feedback_page(request: HttpRequest) -> HttpResponse:
     context = {
         "total": feedback.total(), "detectors": feedback.by_detector(),
         "series": feedback.by_series(), "latest": feedback.latest(),
-        "names": detail.DETECTOR_NAMES,
+        "names": detail.DETECTOR_NAMES, "operator": may_operate(request.user),
     }  # fmt: skip
     return render(request, "anomalies/feedback.html", context)
 
 
-@login_required
 @require_POST
-def series_threshold(request: HttpRequest, pk: int) -> HttpResponse:
-    """Give a series the threshold that its labels speak for; for operators."""
-    if not request.user.is_staff:
-        return HttpResponse("Only operators set thresholds.", status=403)
+@operator_required
+def series_threshold(request: HttpRequest, pk: int) -> HttpResponseBase:
+    """Give a series the threshold that its labels speak for."""
     series = get_object_or_404(Series.objects.select_related("stream"), pk=pk)
     try:
         made = proposals.apply(series, float(request.POST.get("threshold", "")))
@@ -302,6 +306,7 @@ def series_detail(request: HtmxRequest, pk: int) -> HttpResponse:
         return render(request, "anomalies/_partials/series_body.html", context)
     context["quiet"] = quiet.of_series(series)
     context["proposal"] = proposals.propose(series)
+    context["operator"] = may_operate(request.user)
     return render(request, "anomalies/series_detail.html", context)
 
 

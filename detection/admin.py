@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from detection.models import ModelTransition, ModelVersion, ThresholdPolicy, TrainingRun
-from streams.readonly_admin import ReadOnlyAdmin
+from streams.readonly_admin import OperatorsLookAdmin, ReadOnlyAdmin
 
 
 class ThresholdPolicyForm(forms.ModelForm[ThresholdPolicy]):
@@ -47,7 +47,7 @@ class ThresholdPolicyForm(forms.ModelForm[ThresholdPolicy]):
 
 
 @admin.register(ThresholdPolicy)
-class ThresholdPolicyAdmin(admin.ModelAdmin[ThresholdPolicy]):
+class ThresholdPolicyAdmin(OperatorsLookAdmin):
     """When a score becomes an anomaly. Consumers take a saved policy up within five seconds."""
 
     form = ThresholdPolicyForm

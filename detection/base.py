@@ -94,6 +94,17 @@ class SeriesDetector(Protocol):
 
 
 @runtime_checkable
+class Settles(Protocol):
+    """A series detector that sums up: what moved it can be called expected."""
+
+    component: StateComponent
+
+    def settle(self, row: FloatArray) -> None:
+        """Take what moved it last back out of a state row, float64[width]."""
+        ...
+
+
+@runtime_checkable
 class ModelDetector(Protocol):
     """Trained on history, stored as plain arrays, never changed by scoring."""
 

@@ -255,6 +255,23 @@ def is_sound(row: ModelVersion) -> bool:
     return True
 
 
+def was_live(stream: Stream, metric: str, algorithm: str) -> bool:
+    """Whether any version of this line is or was champion."""
+    return line_of(stream, metric, algorithm).exclude(promoted_at=None).exists()
+
+
+def goes_live(stream: Stream, metric: str, algorithm: str) -> str:
+    """Why the next version of this line may score without having passed the gate, else empty.
+
+    The very first one has nothing to be held against, nor has one after a champion that can't be
+    loaded. Where the champion was taken out or rolled back to none, somebody wanted it so.
+    """
+    present = champion(stream, metric, algorithm)
+    if present is None:
+        return "" if was_live(stream, metric, algorithm) else "the first model"
+    return "" if is_sound(present) else f"v{present.version} can't be loaded"
+
+
 def describe(row: ModelVersion) -> str:
     """`isolation_forest v3 of raw-data (every metric)`."""
     return f"{row.algorithm} v{row.version} of {row.stream.name} ({row.metric or 'every metric'})"

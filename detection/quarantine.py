@@ -1,4 +1,5 @@
-"""What the label *expected* teaches: an episode's values leave the online detector's quarantine.
+"""What the label *expected* teaches: an episode's values leave the online detector's quarantine,
+and the other detectors of the series see nothing of the kind any more (`detection.expected`).
 
 Releases are part of a scoring version, so each partition's log says from which offset on they
 count. The engine applies them just before a series' first event under such a version and marks
@@ -14,8 +15,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from detection.base import IntArray
+from detection import expected
+from detection.base import IntArray, Settles
 from detection.detectors import online
+from detection.detectors.online import Released
+from detection.registry import SERIES_DETECTORS
 from detection.state import StateComponent, StateStore
 
 NAME = "releases"
@@ -85,14 +89,17 @@ class Releases:
             row = store.rows(online.OnlineDetector.component.name)[slot[i]]
             for release in self._of[names[code[i]]]:
                 here = release.partition in (-1, int(partition[i]))
-                if here and release.id > marks[slot[i], 0]:
-                    online.release(
-                        row,
-                        release.first,
-                        release.last,
-                        np.array(release.values, dtype=np.float64),
-                        flat=release.flat,
-                    )
+                if not here or release.id <= marks[slot[i], 0]:
+                    continue
+                released = online.release(
+                    row,
+                    release.first,
+                    release.last,
+                    np.array(release.values, dtype=np.float64),
+                    flat=release.flat,
+                )
+                if released is not None:
+                    _tell_others(store, int(slot[i]), released)
             marks[slot[i], 0] = newest[i]
 
     def _newest_of(self, names: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
@@ -102,3 +109,16 @@ class Releases:
             more = [float(self._of[n][-1].id) if n in self._of else 0.0 for n in names[known:]]
             self._newest = np.concatenate([self._newest, np.array(more)])
         return self._newest
+
+
+def _tell_others(store: StateStore, slot: int, released: Released) -> None:
+    expected.add(
+        store.rows(expected.NAME)[slot],
+        released.values,
+        released.radius,
+        released.longest,
+        released.equal,
+    )
+    for name, detector in SERIES_DETECTORS.items():
+        if isinstance(detector, Settles) and store.in_use(name):
+            detector.settle(store.rows(name)[slot])

@@ -15,10 +15,10 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from detection import challengers, episodes, quarantine, vectors
+from detection import challengers, episodes, expected, quarantine, vectors
 from detection.base import ModelDetector, ScoringInput, SeriesDetector, SeriesOutput
 from detection.challengers import Shadow
-from detection.detectors.online import OnlineDetector
+from detection.detectors.online import OnlineDetector, flat_alone, without_course
 from detection.detectors.vector import VectorDetector
 from detection.ensemble import combine, score_from_oddness
 from detection.episodes import Limits, Outcome
@@ -180,7 +180,7 @@ class ScoringEngine:
         # Whatever the configuration says: versions of the past may need any of them.
         components = [detector.component for detector in SERIES_DETECTORS.values()]
         components += [challengers.component(name) for name in MODEL_DETECTORS]
-        components += [quarantine.component()]
+        components += [quarantine.component(), expected.component()]
         self.store = StateStore([*components, episodes.component()], capacity)
         self.vectors = VectorStore()
         self._slots: dict[int, NDArray[np.int32]] = {}
@@ -301,8 +301,10 @@ class ScoringEngine:
         detail = SeriesOutput.empty(len(events))
         names = version.names
         votes = np.full((len(events), len(names)), np.nan)
+        usual = _Expected(self.store, inputs)
         for detector in version.running:
-            oddness = detector.score(self.store.rows(detector.component.name), inputs, detail)
+            rows = self.store.rows(detector.component.name)
+            oddness = usual.score(detector, rows, detail)
             if detector.name in names:
                 votes[:, names.index(detector.name)] = oddness
         spent: dict[int, float] = {}
@@ -554,3 +556,39 @@ class ScoringEngine:
         self.slot_code[slots] = codes
         self.slot_partition[slots] = partition
         return slots
+
+
+class _Expected:
+    """Lets detectors score a batch so that what was called expected is no alarm.
+
+    The online detector sees and learns all, since it has released the values itself; what else it
+    would say of them, and of the way back, is left out. Others don't see them.
+    """
+
+    def __init__(self, store: StateStore, inputs: ScoringInput) -> None:
+        self._inputs = inputs
+        self._mark = np.zeros(0, dtype=np.int8)
+        if store.in_use(expected.NAME):
+            self._mark = expected.mark(store.rows(expected.NAME), inputs.slot, inputs.value)
+
+    def score(
+        self, detector: SeriesDetector, rows: NDArray[np.float64], detail: SeriesOutput
+    ) -> NDArray[np.float64]:
+        """Oddness float64 [n]; the online detector fills ``detail``."""
+        whole, mark = self._inputs, self._mark
+        if not mark.any():
+            return detector.score(rows, whole, detail)
+        if detector.name == OnlineDetector.name:
+            oddness = detector.score(rows, whole, detail)
+            after, usual = mark == expected.AFTER, mark >= expected.UNSEEN
+            oddness[after] = without_course(
+                oddness[after], detail.features[after], detail.tests[after]
+            )
+            oddness[usual] = flat_alone(oddness[usual], detail.tests[usual])
+            return oddness
+        at = np.flatnonzero(mark != expected.UNSEEN)
+        oddness = np.zeros(len(whole))
+        seen = ScoringInput(whole.slot[at], whole.epoch_s[at], whole.value[at])
+        oddness[at] = detector.score(rows, seen)
+        oddness[mark == expected.LEARNT] = 0.0
+        return oddness

@@ -84,6 +84,10 @@ class StateStore:
     def __len__(self) -> int:
         return self._used - len(self._free)
 
+    def in_use(self, name: str) -> bool:
+        """Whether a component has rows of its own yet."""
+        return name in self._rows
+
     def rows(self, name: str) -> FloatArray:
         """float64[capacity, width] of a component, in use from now on.
 

@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from celery import shared_task
 from django.conf import settings
@@ -27,7 +27,7 @@ from streams.vectors import PREFIX
 log = logging.getLogger(__name__)
 
 MOST_SCHEMAS = 10  # of a stream's wide events that get models of their own by themselves
-GROWTH = 4  # times the events of its champion: a model from the first minutes soon gets a better
+GROWTH = 4  # times the events of the newest: one from the first minutes soon gets a successor
 
 
 @shared_task(name="detection.tasks.train_models", ignore_result=True)
@@ -41,24 +41,26 @@ def train_models(
     seed: int = 0,
     force: bool = False,
 ) -> list[str]:
-    """Train what is due: no model yet, the champion too old, or history grown fourfold since.
+    """Train what is due: no model yet, the newest too old, or history grown fourfold since.
 
-    The first model and one that replaces a champion of scant history are promoted at once, others
-    wait for `manage.py promote`, unless ``promote`` is "always" or "never". ``force`` trains
-    whatever the champion's age. Returns a line for each model looked at.
+    The first model of a line scores at once (with ``promote`` "never" not even that), and one after
+    a champion that can't be loaded. All others have to pass the gate. ``force`` trains whatever
+    the newest version's age. Returns a line for each model looked at.
     """
     client = settings.VIGIL.kafka.quiet_client_config()
     said: list[str] = []
+    if promote not in get_args(Promote):
+        said.append(f"promote is {promote!r}: first or never; the gate decides of later models")
+        promote = "first"
     try:
         with training_queue.lease():
             said += [_line(outcome) for outcome in training_queue.work_off(client)]
             for order in _orders(stream, metric, algorithm, seed):
                 since = None if since_hours is None else dt.timedelta(hours=since_hours)
-                wanted = "first" if force else _due(order, client, max_age_hours)
-                if not wanted:
-                    continue
-                chosen = wanted if promote == "first" else promote
-                said.append(_train(order, since, cast(Promote, chosen), client))
+                order = replace(order, since=since, promote=cast(Promote, promote))
+                if force or _due(order, client, max_age_hours):
+                    outcome = run(order, client, trigger=TrainingRun.Trigger.SCHEDULE)
+                    said.append(_line(outcome))
     except TrainingBusyError as error:
         said.append(str(error))
     for line in said:
@@ -149,31 +151,26 @@ def schemas_of(stream: Stream) -> list[str]:
     return list(seen.order_by("-events", "metric").values_list("metric", flat=True)[:MOST_SCHEMAS])
 
 
-def _due(order: Order, client: dict[str, Any], max_age_hours: float) -> str:
-    """Empty where nothing is due, else how its model is promoted."""
-    champion = model_store.champion(order.stream, order.metric, order.algorithm)
+def _due(order: Order, client: dict[str, Any], max_age_hours: float) -> bool:
     try:
         events = sum(event_counts(client, order.stream.topic).values())
     except BrokerError as error:
         log.warning("training: %s", error)
-        return ""
+        return False
     if events == 0:
-        return ""
-    if champion is None:
-        return "first" if _worth_another_try(order, events) else ""
+        return False
     newest = _newest(order)
+    first = not model_store.was_live(order.stream, order.metric, order.algorithm)
+    if newest is None or (first and order.promote == "first"):
+        return _worth_another_try(order, events)
     learnt = sum(end - start for start, end in newest.manifest.get("offsets", {}).values())
     if learnt and GROWTH * learnt <= min(events, order.max_events):
-        return "always"
-    age = dt.datetime.now(dt.UTC) - newest.created_at
-    return "first" if age >= dt.timedelta(hours=max_age_hours) else ""
+        return True
+    return dt.datetime.now(dt.UTC) - newest.created_at >= dt.timedelta(hours=max_age_hours)
 
 
-def _newest(order: Order) -> ModelVersion:
-    line = ModelVersion.objects.filter(
-        stream=order.stream, metric=order.metric, algorithm=order.algorithm
-    )
-    return line.defer("artefact").latest("version")
+def _newest(order: Order) -> ModelVersion | None:
+    return model_store.line_of(order.stream, order.metric, order.algorithm).first()
 
 
 def _worth_another_try(order: Order, events: int) -> bool:
@@ -194,13 +191,6 @@ def _worth_another_try(order: Order, events: int) -> bool:
 
 def _older(run: TrainingRun, hours: float) -> bool:
     return dt.datetime.now(dt.UTC) - run.started_at >= dt.timedelta(hours=hours)
-
-
-def _train(
-    order: Order, since: dt.timedelta | None, promote: Promote, client: dict[str, Any]
-) -> str:
-    order = replace(order, since=since, promote=promote)
-    return _line(run(order, client, trigger=TrainingRun.Trigger.SCHEDULE))
 
 
 def _line(outcome: Outcome) -> str:

@@ -42,7 +42,7 @@ WRITE_S = 1.0  # between two looks at the record
 # Where the stages begin on the way from 0 to 1: reading takes by far the longest.
 STAGES = {"reading": 0.0, "features": 0.7, "fitting": 0.75, "testing": 0.9, "storing": 0.95}
 
-Promote = Literal["first", "always", "never"]
+Promote = Literal["first", "never"]  # whether the first model of a line scores at once
 Status = TrainingRun.Status
 
 
@@ -275,15 +275,13 @@ def _store(
             raise TrainingLost(f"run {record.pk} was given up meanwhile")
         if held.cancel_requested:
             raise TrainingCancelled("cancelled before it was stored")
-        present = model_store.champion(order.stream, order.metric, order.algorithm)
-        sound = present is not None and model_store.is_sound(present)
+        why = model_store.goes_live(order.stream, order.metric, order.algorithm)
         model = model_store.save(
             trained, stream=order.stream, algorithm=order.algorithm, metric=order.metric,
             run=record,
         )  # fmt: skip
-        promoted = order.promote == "always" or (order.promote == "first" and not sound)
+        promoted = order.promote == "first" and bool(why)
         if promoted:
-            why = "asked for with the training" if sound else "no champion that could score"
             model = model_store.promote(model.pk, reason=why)
         _finish(record, Status.DONE, "", rows)
     return model, promoted

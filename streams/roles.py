@@ -1,4 +1,5 @@
-"""Who may change things: operators (staff) and admins (superusers); all others look on."""
+"""Who may do what, by least rights: viewers read; operators (staff) also label, dismiss, train and
+promote; admins (superusers) also configure, in the Django admin, whose own permissions say so."""
 
 from __future__ import annotations
 

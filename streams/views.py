@@ -9,6 +9,7 @@ from typing import Any
 from django.contrib.auth.decorators import login_required
 from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
@@ -16,6 +17,7 @@ from django.views.decorators.http import require_GET, require_POST
 from streams.history import throughput
 from streams.models import ConsumerStatus, DeadLetter, PartitionOffset, Series, Stream
 from streams.ranges import NAMED, named_range
+from streams.roles import may_operate, operator_required
 
 ALIVE = timedelta(seconds=15)
 LETTERS = 50
@@ -79,13 +81,14 @@ def dead_letter(request: HttpRequest, pk: int) -> HttpResponse:
         "text": _text(raw[:PREVIEW]) if raw is not None else None,
         "hex": hex_dump(raw[:512]) if raw is not None else None,
         "cut": raw is not None and len(raw) > PREVIEW, "preview": PREVIEW,
+        "operator": may_operate(request.user),
     }  # fmt: skip
     return render(request, "streams/dead_letter.html", context)
 
 
-@login_required
 @require_POST
-def dismiss(request: HttpRequest, pk: int) -> HttpResponse:
+@operator_required
+def dismiss(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Put a waiting dead letter aside; it stays stored until its retention ends."""
     DeadLetter.objects.filter(pk=pk, state=DeadLetter.State.WAITING).update(
         state=DeadLetter.State.DISMISSED

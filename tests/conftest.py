@@ -10,6 +10,10 @@ from typing import Protocol
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
+
+# A password's hash is slow by design, and tests sign in a lot; every process can still check it.
+PBKDF2PasswordHasher.iterations = 1
 
 
 class MakeTopic(Protocol):

@@ -151,5 +151,12 @@ class ChangePointDetector(StatisticalDetector):
             raise ValueError("threshold > 0 and 0 < rate < 1 are needed")
         self.threshold, self.rate = threshold, rate
 
+    @staticmethod
+    def settle(row: FloatArray) -> None:
+        """All sums begin again: what moved them was expected, and its peaks are not usual."""
+        for j in range(DIRECTIONS):
+            at = SUMS + FIELDS * j
+            row[[at + SUM, at + PEAK, at + LENGTH, at + GAPS, at + SQUARES]] = 0.0
+
     def fill(self, state: FloatArray, inputs: ScoringInput, oddness: FloatArray) -> None:
         _run(state, inputs.slot, inputs.value, float(self.threshold), float(self.rate), oddness)

@@ -86,6 +86,11 @@ class EwmaDetector(StatisticalDetector):
         self.threshold, self.weight, self.rate = threshold, weight, rate
         self.warm_up = warm_up
 
+    @staticmethod
+    def settle(row: FloatArray) -> None:
+        """Back to the centre: what moved the chart was expected."""
+        row[CHART] = row[CENTRE]
+
     def fill(self, state: FloatArray, inputs: ScoringInput, oddness: FloatArray) -> None:
         _run(
             state,

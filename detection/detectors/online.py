@@ -5,6 +5,8 @@ A causal recipe found by measurement; every event is scored before it is learnt.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from detection.base import FloatArray, ScoringInput, SeriesOutput, check_slots
@@ -104,8 +106,52 @@ def strengths(features: FloatArray, tests: FloatArray) -> dict[str, float]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What a series' other detectors are to take as expected from now on.
+
+    ``values`` within ``radius``; flat lines of up to ``longest`` events (0: none), with values that
+    differ by no more than ``equal``.
+    """
+
+    values: FloatArray
+    radius: float
+    longest: float
+    equal: float
+
+
 def release(
     row: FloatArray, first: int, last: int, values: FloatArray, *, flat: bool = False
-) -> None:
-    """What the label *expected* does to a state row: see the kernel of this name."""
-    online_kernel.release(row, first, last, values, flat)
+) -> Released | None:
+    """What the label *expected* does to a state row: see the kernel of this name.
+
+    None where the row has not seen the episode, and stays as it is.
+    """
+    if row[online_kernel.T] <= first:
+        return None
+    left = online_kernel.release(row, first, last, values, flat)
+    scale = float(row[online_kernel.SCALE])
+    return Released(
+        # a flat line may be at any value
+        values=left if flat else np.unique(np.concatenate([left, values])),
+        radius=0.06 * scale,  # twice a prototype's own reach: what lies between two of them as well
+        longest=8 + 2 * float(row[online_kernel.LONGEST]) if flat and first >= 0 else 0.0,
+        equal=1e-6 * scale,
+    )
+
+
+def without_course(oddness: FloatArray, features: FloatArray, tests: FloatArray) -> FloatArray:
+    """What is left of oddness [n] where steps, blocks, forecast and season don't count.
+
+    New values, those still in quarantine and flat lines do; `features` and `tests` [n, …] as in
+    `SeriesOutput`.
+    """
+    novelty = features[:, FEATURE_NAMES.index("novelty")]
+    left: FloatArray = np.minimum(oddness, np.maximum(novelty, tests[:, 1:].max(axis=1)))
+    return left
+
+
+def flat_alone(oddness: FloatArray, tests: FloatArray) -> FloatArray:
+    """What is left of oddness [n] where only a flat line counts; `tests` [n, 3]."""
+    left: FloatArray = np.minimum(oddness, tests[:, 1])
+    return left

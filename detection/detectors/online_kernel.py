@@ -349,15 +349,17 @@ def _onset(row: FloatArray, o: float, o_a: float, o_k: float) -> int:
 
 
 @kernel
-def release(row: FloatArray, first: int, last: int, values: FloatArray, flat: bool) -> None:
+def release(row: FloatArray, first: int, last: int, values: FloatArray, flat: bool) -> FloatArray:
     """Take an episode's prototypes out of quarantine, and its flat line for usual.
 
     `first` and `last` are the series' event numbers of the episode, -1 where they are not known;
     `values` float64[m] are values of it, whose prototypes are released wherever they came back.
-    A state that has not seen the episode stays as it is.
+    A state that has not seen the episode stays as it is. Returns the prototypes that left.
     """
+    left = np.empty(BOOK)
+    n = 0
     if row[T] <= first:
-        return
+        return left[:0]
     count = int(row[SIZE1])
     flags = (np.int64(row[FLAGS_HIGH]) << 32) | np.int64(row[FLAGS_LOW])
     for i in range(count):
@@ -369,11 +371,14 @@ def release(row: FloatArray, first: int, last: int, values: FloatArray, flat: bo
             released = released or abs(row[BOOK1 + i] - values[k]) <= 0.03 * row[SCALE]
         if released:
             flags &= ~(np.int64(1) << i)
+            left[n] = row[BOOK1 + i]
+            n += 1
     row[FLAGS_LOW] = float(flags & 0xFFFFFFFF)
     row[FLAGS_HIGH] = float((flags >> 32) & 0xFFFFFFFF)
     if flat and first >= 0:
         # It was flagged once it was 8 + 2H long, and went on for the whole episode.
         row[LONGEST] = max(row[LONGEST], row[RUN], 8 + 2 * row[LONGEST] + (last - first))
+    return left[:n]
 
 
 @kernel

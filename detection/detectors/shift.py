@@ -44,6 +44,12 @@ class ShiftDetector(StatisticalDetector):
     def __init__(self) -> None:
         self._chart, self._sums = EwmaDetector(), ChangePointDetector()
 
+    @staticmethod
+    def settle(row: FloatArray) -> None:
+        """Both charts begin again: what moved them was expected."""
+        EwmaDetector.settle(row[:_WIDTH])
+        ChangePointDetector.settle(row[_WIDTH:])
+
     def fill(self, state: FloatArray, inputs: ScoringInput, oddness: FloatArray) -> None:
         chart, sums = np.empty(len(inputs)), np.empty(len(inputs))
         self._chart.fill(state[:, :_WIDTH], inputs, chart)

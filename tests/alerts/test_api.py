@@ -18,7 +18,7 @@ GOOD = {"source": "door-1", "metric": "open_s", "value": 96, "timestamp": "2024-
 @pytest.fixture
 def web() -> Client:
     client = Client()
-    client.force_login(builders.user())
+    client.force_login(builders.user(is_staff=True))
     return client
 
 

@@ -11,9 +11,17 @@ from tests import builders
 
 @pytest.fixture
 def web(db: None) -> Client:
-    """A client of somebody who is signed in."""
+    """A client of somebody who is signed in, and may look."""
     client = Client()
     client.force_login(builders.user())
+    return client
+
+
+@pytest.fixture
+def operator(db: None) -> Client:
+    """A client of somebody who may label, dismiss and train."""
+    client = Client()
+    client.force_login(builders.user("olga", is_staff=True))
     return client
 
 

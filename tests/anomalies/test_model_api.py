@@ -46,13 +46,6 @@ def closed(settings: Settings) -> None:
     settings.VIGIL = settings.VIGIL.model_copy(update={"api": api})
 
 
-@pytest.fixture
-def operator(db: None) -> Client:
-    client = Client()
-    client.force_login(builders.user("olga", is_staff=True))
-    return client
-
-
 def post(client: Client, path: str, body: dict[str, Any] | None = None) -> Any:
     return client.post(path, json.dumps(body or {}), content_type="application/json")
 

@@ -128,14 +128,14 @@ def test_since_tells_what_was_stored_after_the_cursor(web: Client) -> None:
     assert answer["cursor"] > cursor
 
 
-def test_a_label_is_kept_with_its_author_and_taken_back(web: Client) -> None:
+def test_a_label_is_kept_with_its_author_and_taken_back(operator: Client) -> None:
     odd = builders.anomaly()
-    web.post(f"/anomalies/{odd.pk}/label", {"label": "expected"})
+    operator.post(f"/anomalies/{odd.pk}/label", {"label": "expected"})
     odd.refresh_from_db()
     assert odd.labelled_by is not None
-    assert (odd.label, odd.labelled_by.username) == ("expected", "anna")
-    assert web.post(f"/anomalies/{odd.pk}/label", {"label": "odd"}).status_code == 400
-    web.post(f"/anomalies/{odd.pk}/label", {"label": ""})
+    assert (odd.label, odd.labelled_by.username) == ("expected", "olga")
+    assert operator.post(f"/anomalies/{odd.pk}/label", {"label": "odd"}).status_code == 400
+    operator.post(f"/anomalies/{odd.pk}/label", {"label": ""})
     odd.refresh_from_db()
     assert not any((odd.label, odd.labelled_by, odd.labelled_at))
 
@@ -146,12 +146,12 @@ def test_the_theme_is_a_cookie_that_the_server_renders(web: Client) -> None:
     assert b'data-theme="light"' in web.get("/").content
 
 
-def test_a_dead_letter_shows_its_bytes_and_can_be_dismissed(web: Client) -> None:
+def test_a_dead_letter_shows_its_bytes_and_can_be_dismissed(operator: Client) -> None:
     letter = builders.dead_letter(raw=b"\xff\x00<b>")
-    text = web.get(f"/streams/dead-letters/{letter.pk}/").content.decode()
+    text = operator.get(f"/streams/dead-letters/{letter.pk}/").content.decode()
     assert "ff 00 3c 62 3e" in text
     assert "<b>" not in text.split("As text")[1].split("As bytes")[0]
-    web.post(f"/streams/dead-letters/{letter.pk}/dismiss")
+    operator.post(f"/streams/dead-letters/{letter.pk}/dismiss")
     letter.refresh_from_db()
     assert letter.state == DeadLetter.State.DISMISSED
 

@@ -47,10 +47,20 @@ def release(number: int = 7, source: str = "web-1", **more: Any) -> Release:
     return Release(id=number, source=source, metric="cpu", **given | more)
 
 
-def version(*releases: Release) -> CompiledVersion:
-    """The online detector alone: the others hold nothing back that could be released."""
+def levels() -> FloatArray:
+    """The same, but the odd events are a level that lasts."""
+    rng = np.random.default_rng(7)
+    value = rng.normal(50, 2.0, N)
+    for start in range(FIRST, N, EVERY):
+        value[start : start + 60] += 90
+    return value
+
+
+def version(*releases: Release, whole: bool = False) -> CompiledVersion:
+    """The online detector alone, which has the quarantine, or all of a series' detectors."""
     base = scoring_base(settings.VIGIL)
-    base["detectors"] = {"online": base["detectors"]["online"]}
+    if not whole:
+        base["detectors"] = {"online": base["detectors"]["online"]}
     payload = {
         **base, "time_zone": "UTC", "policies": [], "models": [],
         "releases": [r.as_dict() for r in releases],
@@ -83,8 +93,8 @@ class Lab:
             parts.append(scored.score)
         return np.concatenate(parts).reshape(-1, 2)
 
-    def run(self, after: CompiledVersion, size: int = N) -> FloatArray:
-        before = self.score(0, COUNTS_FROM, version(), size)
+    def run(self, after: CompiledVersion, size: int = N, *, whole: bool = False) -> FloatArray:
+        before = self.score(0, COUNTS_FROM, version(whole=whole), size)
         return np.concatenate([before, self.score(COUNTS_FROM, N, after, size)])
 
     def snapshot(self) -> tuple[str, list[bytes]]:
@@ -139,22 +149,61 @@ def test_a_flat_line_that_is_expected_is_usual() -> None:
     assert not any(found(scores[:, 0]))
 
 
-def test_batches_and_snapshots_before_and_after_give_the_same_bits() -> None:
-    value, after = values(), version(release(), release(9, source="web-2", last=FIRST + 1))
+@pytest.mark.parametrize("make", [values, flat_runs, levels])
+def test_what_is_expected_is_silent_in_all_of_a_series_detectors(make: Any) -> None:
+    value = make()
+    without = Lab(value).run(version(whole=True), whole=True)
+    assert all(found(without[:, 0]))
+    first = FIRST + int(np.argmax(without[FIRST : FIRST + 60, 0] >= 0.8))
+    length = LENGTH if make is values else 60
+    peaks = (float(value[first]), float(value[first : FIRST + length].max()))
+    given = {"first": first, "last": FIRST + length - 1, "values": peaks}
+    after = version(release(**given, flat=make is flat_runs), whole=True)
+    scores = Lab(value).run(after, whole=True)
+    # neither the episode nor the way back from it
+    for start in range(FIRST, N, EVERY):
+        if start > COUNTS_FROM:
+            assert (scores[start : start + 200, 0] < 0.8).all(), start
+    assert np.array_equal(scores[:, 1], without[:, 1], equal_nan=True)
+
+
+def test_another_level_of_the_same_series_is_told_by_all_the_same() -> None:
+    value = levels()
+    value[4_700:4_760] += 45
+    scores = Lab(value).run(version(release(last=FIRST + 59), whole=True), whole=True)
+    assert (scores[4_700:4_760, 0] >= 0.8).any()
+
+
+def test_an_expected_level_that_stays_becomes_the_level() -> None:
+    """After 500 events the others learn it: what leaves it is judged by it."""
+    value = levels()
+    value[3_000:] = np.random.default_rng(8).normal(140, 2.0, N - 3_000)
+    lab = Lab(value)
+    after = version(release(last=FIRST + 59), whole=True)
+    scores = lab.run(after, whole=True)
+    assert (scores[3_000:, 0] >= 0.8).sum() == 0
+    mean = lab.engine.store.rows("shift")[lab.engine.slots_of(0)[0]][1]
+    assert mean > 130
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_batches_and_snapshots_before_and_after_give_the_same_bits(whole: bool) -> None:
+    others = release(9, source="web-2", last=FIRST + 1, flat=whole)
+    value, after = values(), version(release(), others, whole=whole)
     calm = Lab(value)
-    expected = calm.run(after)
-    for size in (1, 7, 997):
+    expected = calm.run(after, whole=whole)
+    for size in (7, 997) if whole else (1, 7, 997):
         lab = Lab(value)
-        assert np.array_equal(lab.run(after, size), expected, equal_nan=True)
+        assert np.array_equal(lab.run(after, size, whole=whole), expected, equal_nan=True)
         assert lab.snapshot() == calm.snapshot()
     for cut in (2_000, COUNTS_FROM, COUNTS_FROM + 1, 4_000):
         lab = Lab(value)
-        lab.score(0, min(cut, COUNTS_FROM), version())
+        lab.score(0, min(cut, COUNTS_FROM), version(whole=whole))
         if cut > COUNTS_FROM:
             lab.score(COUNTS_FROM, cut, after)
         other = Lab.restored(value, lab.snapshot())
         if cut < COUNTS_FROM:
-            other.score(cut, COUNTS_FROM, version())
+            other.score(cut, COUNTS_FROM, version(whole=whole))
         rest = other.score(max(cut, COUNTS_FROM), N, after)
         assert np.array_equal(rest, expected[max(cut, COUNTS_FROM) :], equal_nan=True)
         assert other.snapshot() == calm.snapshot()

@@ -88,9 +88,11 @@ def test_the_manifest_leads_back_to_the_events(stream: Stream) -> None:
 
 def test_promote_and_roll_back(stream: Stream) -> None:
     run("train")
-    run("train", "--seed", "1", "--promote")
+    said = run("train", "--seed", "1", "--promote")
     first, second = ModelVersion.objects.order_by("version")
-    assert second.state == "champion"
+    assert "the gate does not let it pass. It has scored 0 of 24 hours" in said
+    assert (first.state, second.state) == ("champion", "candidate")
+    run("promote", str(second.pk), "--anyway", "--reason", "I looked at it")
     assert "in place of v2" in run("promote", str(first.pk))
     assert "is the champion already" in run("promote", str(first.pk))
     lines = run("models").splitlines()
@@ -211,8 +213,30 @@ def test_the_task_trains_what_is_due_and_nothing_else(stream: Stream, kafka: str
     ModelVersion.objects.update(created_at=dt.datetime.now(dt.UTC) - dt.timedelta(hours=25))
     trained("v2", "candidate")
     fill(kafka, stream.topic, steps=1_800, first=600)
-    trained("v3", "champion")
+    trained("v3", "candidate")  # history has grown fourfold: still the gate decides
+    assert train_models() == []
     trained("v4", "candidate", force=True, seed=4)
+    live = ModelVersion.objects.filter(state="champion")
+    assert set(live.values_list("version", flat=True)) == {1}
+
+
+def test_after_a_rollback_to_none_no_model_comes_back_by_itself(stream: Stream, kafka: str) -> None:
+    trained("v1", "champion")
+    for algorithm in enabled():
+        model_store.roll_back(stream, "", algorithm)
+    assert train_models() == []
+    fill(kafka, stream.topic, steps=1_800, first=600)
+    trained("v2", "candidate")
+    assert train_models() == []
+    assert not ModelVersion.objects.filter(state="champion").exists()
+
+
+def test_the_task_that_never_promotes_trains_once_and_knows_no_other_word(stream: Stream) -> None:
+    trained("v1", "candidate", promote="never")
+    assert train_models(promote="never") == []
+    odd, *said = train_models(promote="always")
+    assert odd.startswith("promote is 'always': first or never")
+    assert all(" v2 of " in line and ": champion" in line for line in said)
 
 
 def test_the_task_waits_for_history_without_a_row_at_every_look(

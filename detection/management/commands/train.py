@@ -9,10 +9,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from detection import model_store, training_queue
+from detection import model_store, promotion, training_queue
 from detection.errors import TransitionRefused
 from detection.management.commands.rollback import actor
-from detection.models import TrainingRun
+from detection.models import ModelVersion, TrainingRun
 from detection.registry import MODEL_DETECTORS
 from detection.training_orders import (
     OrderRefused,
@@ -30,7 +30,7 @@ from streams.models import Stream
 class Command(BaseCommand):
     """Trains now, whatever the schedule says."""
 
-    help = "Train a model from the history of a topic, store it and promote the first one."
+    help = "Train a model from the history of a topic and store it; the first one scores at once."
     requires_system_checks: tuple[str, ...] = ()  # they import every page: a slower start
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -50,12 +50,12 @@ class Command(BaseCommand):
             "and --algorithm name, with the settings of its newest version",
         )  # fmt: skip
         what.add_argument("--cancel", type=count, metavar="ID", help="end a training run instead")
-        promotion = parser.add_mutually_exclusive_group()
-        promotion.add_argument(
-            "--promote", dest="promote", action="store_const", const="always", default="first",
-            help="make it the champion; default: only where none is that can score",
+        after = parser.add_mutually_exclusive_group()
+        after.add_argument(
+            "--promote", action="store_true",
+            help="ask the gate at once; default: only the first model scores by itself",
         )  # fmt: skip
-        promotion.add_argument("--no-promote", dest="promote", action="store_const", const="never")
+        after.add_argument("--no-promote", action="store_true", help="not even the first one")
 
     def handle(self, *args: Any, **given: Any) -> None:
         if given["cancel"] is not None:
@@ -71,7 +71,7 @@ class Command(BaseCommand):
                     if outcome.model is None:
                         failed.append(f"{order.algorithm} of {order.stream.name}: "
                                       f"{outcome.run.reason}")  # fmt: skip
-                    self._report(outcome)
+                    self._report(outcome, self._promoted(outcome) if given["promote"] else "")
         except TrainingBusyError as error:
             raise CommandError(str(error)) from error
         if failed:
@@ -94,15 +94,31 @@ class Command(BaseCommand):
             else f"training run {identity} is asked to end, which it does within seconds"
         )
 
-    def _report(self, outcome: Outcome) -> None:
+    def _promoted(self, outcome: Outcome) -> str:
+        """What the gate says of a version that waits; empty where it lets it pass."""
+        if outcome.model is None or outcome.promoted:
+            return ""
+        try:
+            promotion.promote(outcome.model.pk, actor=actor())
+        except promotion.GateFailed as error:
+            return " ".join(error.verdict.reasons)
+        outcome.model.refresh_from_db(fields=["state"])
+        return ""
+
+    def _report(self, outcome: Outcome, refused: str) -> None:
         model, rows = outcome.model, outcome.rows
         if model is None or rows is None:
             return
         found = model.manifest
         metrics = found.get("metrics", {})
         state = "champion: running consumers take it up within seconds"
-        if not outcome.promoted:
-            state = f"candidate: `manage.py promote {model.pk}` makes it the champion"
+        if model.state != ModelVersion.State.CHAMPION:
+            state = f"candidate: `manage.py promote {model.pk}` asks the gate to make it champion"
+        if refused:
+            state = (
+                f"candidate: the gate does not let it pass. {refused} `manage.py promote "
+                f"{model.pk} --anyway --reason TEXT` promotes it all the same"
+            )
         lines = {
             "model": f"{model_store.describe(model)}, id {model.pk}",
             "run": str(outcome.run.pk),
@@ -150,7 +166,7 @@ def _again(given: dict[str, Any]) -> list[Order]:
 
 
 def _as_asked(order: Order, given: dict[str, Any]) -> Order:
-    promote: Promote = given["promote"]
+    promote: Promote = "never" if given["no_promote"] else "first"
     since = given["since"]
     return replace(
         order,
