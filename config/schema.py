@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -331,6 +332,43 @@ class Consumer(Section):
     config_poll_s: Annotated[float, Field(gt=0, le=5)] = 1.0
 
 
+def _network(text: str) -> str:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("a network such as 10.20.0.0/16 or fd00::/8") from None
+    return text
+
+
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_listed)]
+
+
+class Mail(Section):
+    """The SMTP server of e-mail receivers; without a host there are no e-mails."""
+
+    host: NonEmpty | None = None
+    port: Port = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: str | None = None
+    password: SecretStr | None = None
+    sender: NonEmpty = "Vigil <vigil@localhost>"
+
+
+class Alerts(Section):
+    """How notifications go out. `allowed_networks` names those that are not public and may be
+    asked by receivers all the same; `dead_man_url` is asked while everything works."""
+
+    mail: Mail = Mail()
+    allowed_networks: Networks = ()
+    secrets_dir: NonEmpty = "/run/secrets"
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 20
+    workers: Annotated[int, Field(ge=1, le=64)] = 4
+    claim_s: Annotated[float, Field(ge=20, le=3_600)] = 60.0
+    link_hours: Annotated[float, Field(gt=0, le=720)] = 72.0
+    dead_man_url: SecretStr | None = None
+    dead_man_s: Annotated[float, Field(ge=5, le=86_400)] = 60.0
+
+
 class Demo(Section):
     """The demo source of `make run`."""
 
@@ -363,6 +401,7 @@ class VigilConfig(Section):
     api: Api = Api()
     retention: Retention = Retention()
     consumer: Consumer = Consumer()
+    alerts: Alerts = Alerts()
     demo: Demo = Demo()
     database: Database = Database()
     redis: Redis = Redis()

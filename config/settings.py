@@ -49,6 +49,15 @@ def _secret_key() -> str:
     return "unusable: the configuration has mistakes"
 
 
+def _former_keys() -> list[str]:
+    try:
+        given = secret_value(os.environ, "SECRET_KEY_FALLBACKS") or ""
+    except ConfigError as error:
+        VIGIL_ERRORS.extend(error.problems)
+        return []
+    return [key.strip() for key in given.split(",") if key.strip()]
+
+
 def _database() -> dict[str, Any]:
     url = VIGIL.database.url
     # Where neither names one, the embedded server's socket: it answers once that runs.
@@ -70,6 +79,8 @@ REDIS_URL = VIGIL.redis.url.get_secret_value() if VIGIL.redis.url else "redis://
 
 # ---- Django ------------------------------------------------------------------------------------
 SECRET_KEY = _secret_key()
+# Former keys, the newest first: what they signed or encrypted is still read.
+SECRET_KEY_FALLBACKS = _former_keys()
 DEBUG = os.environ.get("VIGIL_DEBUG") == "1"
 ALLOWED_HOSTS = [*VIGIL.dashboard.allowed_hosts]
 ROOT_URLCONF = "config.urls"
@@ -193,5 +204,19 @@ CHANNEL_LAYERS = {
     }
 }
 CELERY_BROKER_URL = REDIS_URL
+
+# What receivers may name as `env:VIGIL_SECRET_…` in place of a secret.
+VIGIL_SECRETS = {key: os.environ[key] for key in os.environ if key.startswith("VIGIL_SECRET_")}
+
+# ---- E-mails of alerts -------------------------------------------------------------------------
+_mail = VIGIL.alerts.mail
+EMAIL_HOST = _mail.host or ""
+EMAIL_PORT = _mail.port
+EMAIL_HOST_USER = _mail.username or ""
+EMAIL_HOST_PASSWORD = _mail.password.get_secret_value() if _mail.password else ""
+EMAIL_USE_TLS = _mail.security == "starttls"
+EMAIL_USE_SSL = _mail.security == "tls"
+EMAIL_TIMEOUT = 15
+DEFAULT_FROM_EMAIL = _mail.sender
 
 LOGGING = logging_config()
