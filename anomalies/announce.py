@@ -21,7 +21,7 @@ from django.db import Error, connection
 from django.utils import timezone
 
 from anomalies.models import Outbox
-from anomalies.store import Found
+from anomalies.pending import Found
 from streams import checkpoint
 from streams.checkpoint import Owned
 from streams.codec import Reject

@@ -9,28 +9,21 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from types import SimpleNamespace
-from typing import Any
 
-import msgspec
 import numpy as np
-import psycopg
-from django.db import connection, models
+from django.db import connection
 from numpy.typing import NDArray
 
-from anomalies import emit, evidence
-from anomalies.explain import sentence, vector_sentence
-from anomalies.models import Anomaly, AnomalyType, Outbox
+from anomalies import emit
+from anomalies.models import Anomaly, Outbox
+from anomalies.onset_rows import row_at_event
+from anomalies.pending import Found, Pending, new_row, write_rows
 from anomalies.results import result_of
-from detection import episodes, tally
-from detection.ensemble import score_from_oddness
-from detection.scoring import ScoredBatch, ScoringEngine, VectorDetail
-from detection.tally import Tallier, Tally
-from detection.thresholds import Policy
-from streams import arrays, rollups
-from streams.arrays import Array, Float8, Int2, Int4, Int8, Moments
+from detection import episodes
+from detection.scoring import ScoredBatch, ScoringEngine
+from detection.tally import Tallier
+from streams import rollups
+from streams.arrays import Float8, Int4, Int8, Moments
 from streams.checkpoint import Owned
 from streams.clock import from_us
 from streams.models import Stream
@@ -40,95 +33,6 @@ from streams.rollups import RollupRows
 _NAMESPACE = uuid.UUID("6f0f4c0a-6f6b-5f0e-9a53-3b1c9a0f7d11")
 
 _REMEMBERED_IDS = 50_000
-
-_INSERT_CANDIDATES = """
-INSERT INTO anomalies_candidate (series_id, incarnation_id, partition, "offset", event_at, value,
-    score, direction, deviation, expected_mid, levels)
-SELECT series_id, incarnation_id, partition, place, event_at, value, score, direction,
-    NULLIF(deviation, 'NaN'), NULLIF(expected_mid, 'NaN'), levels
-FROM unnest(%b::int8[], %b::int8[], %b::int4[], %b::int8[], %b::timestamptz[], %b::float8[],
-    %b::float8[], %b::int2[], %b::float8[], %b::float8[], %b::int4[])
-    AS row (series_id, incarnation_id, partition, place, event_at, value, score, direction,
-    deviation, expected_mid, levels)
-ORDER BY incarnation_id, partition, place, series_id
-ON CONFLICT (incarnation_id, partition, "offset", series_id) DO NOTHING
-"""
-
-_CANDIDATE_TYPES = (Int8, Int8, Int4, Int8, Moments, Float8, Float8, Int2, Float8, Float8, Int4)
-
-_UPDATE_EPISODES = """
-UPDATE anomalies_anomaly AS a SET
-    state = u.state, severity = u.severity, last_offset = u.last_offset,
-    end_at = timestamptz 'epoch' + u.end_us * interval '1 microsecond',
-    count = u.count, peak_score = u.peak_score, peak_value = u.peak_value,
-    peak_at = timestamptz 'epoch' + u.peak_us * interval '1 microsecond',
-    updated_at = now()
-FROM unnest(%s::uuid[], %s::text[], %s::smallint[], %s::bigint[], %s::bigint[], %s::int[],
-    %s::float8[], %s::float8[], %s::bigint[])
-    AS u (id, state, severity, end_us, last_offset, count, peak_score, peak_value, peak_us)
-WHERE a.id = u.id
-"""
-
-_UPDATE_SERIES = """
-UPDATE streams_series AS s SET
-    first_event_at = LEAST(s.first_event_at, u.first_at),
-    last_value = CASE WHEN s.last_event_at IS NULL OR u.last_at >= s.last_event_at
-                 THEN u.value ELSE s.last_value END,
-    last_event_at = GREATEST(s.last_event_at, u.last_at),
-    other_partition = CASE WHEN s.last_partition IS DISTINCT FROM u.partition
-                      THEN s.last_partition ELSE s.other_partition END,
-    last_partition = u.partition,
-    events = CASE WHEN s.last_partition IS NULL OR s.last_partition = u.partition
-             THEN u.events ELSE GREATEST(s.events, u.events) END,
-    held_back = CASE WHEN s.last_partition IS NULL OR s.last_partition = u.partition
-                THEN u.held_back ELSE GREATEST(s.held_back, u.held_back) END,
-    raised_threshold = NULLIF(u.raised_threshold, 0)
-FROM unnest(%b::int8[], %b::timestamptz[], %b::timestamptz[], %b::float8[], %b::int4[],
-    %b::int8[], %b::int8[], %b::float8[])
-    AS u (id, first_at, last_at, value, partition, events, held_back, raised_threshold)
-WHERE s.id = u.id
-"""
-
-# One JSON document for all rows: PostgreSQL builds them itself, several times faster than
-# hundreds of thousands of bound parameters. Numbers keep their shortest decimal form, so every
-# double comes back as it was.
-_INSERT_ANOMALIES = """
-INSERT INTO anomalies_anomaly ({columns})
-SELECT {columns} FROM jsonb_populate_recordset(NULL::anomalies_anomaly, %s)
-ORDER BY id
-ON CONFLICT (id) DO NOTHING
-"""
-
-_INSERT_OUTBOX = """
-INSERT INTO anomalies_outbox ({columns})
-SELECT {columns} FROM jsonb_populate_recordset(NULL::anomalies_outbox, %s)
-ON CONFLICT (anomaly_id, sequence) DO NOTHING
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What one stored batch has for others: results by (anomaly id, sequence), and the counts."""
-
-    onsets: int = 0
-    results: list[tuple[uuid.UUID, int, dict[str, Any]]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Pending:
-    """Rows of one batch, ready to write; building them twice gives the same."""
-
-    replaying: tuple[int, ...] = ()
-    anomalies: list[Anomaly] = field(default_factory=list)
-    outbox: list[Outbox] = field(default_factory=list)
-    updates: dict[uuid.UUID, tuple[Any, ...]] = field(default_factory=dict)
-    candidates: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
-    rollups: list[RollupRows] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
-    series: tuple[Array, ...] | None = None
-    flushed: NDArray[np.int64] | None = None
-    found: Found = field(default_factory=Found)
-    events: list[Record] = field(default_factory=list)  # of `emit: all`, until they are sent
 
 
 class AnomalySink:
@@ -205,114 +109,27 @@ class AnomalySink:
         events = scored.events
         wanted = (out.change == episodes.ONSET) | (out.change == episodes.RISE)
         for i in np.flatnonzero(wanted & ~scored.silent).tolist():
-            anomaly = self._event_row(scored, i, owned[int(events.partition[i])])
-            change = "onset"
+            partition, code = int(events.partition[i]), int(events.series[i])
+            life = owned[partition]
+            anomaly = row_at_event(
+                scored,
+                i,
+                identity=self._anomaly_id(life, partition, int(out.onset_offset[i]), code),
+                stream=self._stream,
+                index=self._engine.index,
+                life=life,
+            )
+            change = "update"
             if out.change[i] == episodes.ONSET:
-                anomaly.explanation = self._sentence(scored, i, anomaly)
+                change = "onset"
                 pending.anomalies.append(anomaly)
                 pending.found = Found(pending.found.onsets + 1, pending.found.results)
-            else:
-                change = "update"
-                anomaly.explanation = self._sentence(scored, i, anomaly)
             self._announce(anomaly, int(out.sequence[i]), change, pending)
-
-    def _event_row(self, scored: ScoredBatch, i: int, life: Owned) -> Anomaly:
-        """The anomaly as the i-th event shows it (its onset, or a rise of it)."""
-        out, events, detail = scored.outcome, scored.events, scored.detail
-        code = int(events.series[i])
-        source, metric = self._engine.index.names[code]
-        partition = int(events.partition[i])
-        expected = [_maybe(x) for x in detail.expected[i].tolist()]
-        value = float(events.values[i, 0])
-        mid = expected[1]
-        direction = 0 if mid is None else (value > mid) - (value < mid)
-        features = dict(zip(scored.feature_names, detail.features[i].tolist(), strict=True))
-        context = self._context(scored, i)
-        if scored.vector is None:
-            why = evidence.at_event(scored, i)
-            kind = evidence.kind_at(why, direction, features, context)
-        else:
-            why, kind = _shares(scored.vector, i), AnomalyType.MULTIVARIATE
-        votes = score_from_oddness(scored.votes[i]).tolist()
-        policy = scored.version.policies.policies[int(scored.policy[i])]
-        at = from_us(int(events.event_time[i]))
-        score = float(scored.score[i])
-        identity = self._anomaly_id(life, partition, int(out.onset_offset[i]), code)
-        row: Anomaly = _row(
-            Anomaly,
-            id=identity,
-            pk=identity,
-            stream=self._stream,
-            stream_id=self._stream.pk,
-            series_id=int(self._engine.index.ids[code]),
-            source=source,
-            metric=metric,
-            anomaly_type=kind,
-            severity=int(out.severity[i]),
-            onset_at=at,
-            end_at=at,
-            value=value,
-            score=score,
-            peak_value=value,
-            peak_score=score,
-            peak_at=at,
-            direction=direction,
-            expected_low=expected[0],
-            expected_mid=mid,
-            expected_high=expected[2],
-            threshold=float(out.threshold[i]),
-            policy=_policy_text(policy, float(out.threshold[i])),
-            detectors={
-                name: _maybe(v) for name, v in zip(scored.version.names, votes, strict=True)
-            },
-            features=features,
-            context=context,
-            evidence=why,
-            models_used={
-                m.algorithm: {"version": m.version, "sha256": m.sha256, "metric": m.metric}
-                for m in scored.version.models
-                if m.metric in ("", metric)
-            },
-            incarnation_id=life.incarnation_id,
-            partition=partition,
-            offset=int(events.offset[i]),
-            last_offset=int(events.offset[i]),
-            scoring_version_id=scored.version.id or None,
-            late=bool(out.late[i]),
-        )
-        return row
-
-    @staticmethod
-    def _context(scored: ScoredBatch, i: int) -> list[list[float]]:
-        """The series' last events up to its onset, oldest first, as [epoch ms, value]."""
-        k = np.searchsorted(scored.outcome.context_at, i)
-        if k == len(scored.outcome.context_at) or scored.outcome.context_at[k] != i:
-            return []
-        times, values = scored.outcome.context[k]
-        return [[t / 1000.0, v] for t, v in zip(times.tolist(), values.tolist(), strict=True) if t]
-
-    def _sentence(self, scored: ScoredBatch, i: int, anomaly: Anomaly) -> str:
-        low, mid, high = anomaly.expected_low, anomaly.expected_mid, anomaly.expected_high
-        expected = None if low is None or mid is None or high is None else (low, mid, high)
-        if scored.vector is not None and expected is not None:
-            distance = float(scored.events.values[i, 0])
-            shares = anomaly.evidence.get("shares", {})
-            return vector_sentence(anomaly.source, distance, expected[1], expected[2], shares)
-        return sentence(
-            anomaly.source,
-            anomaly.metric,
-            float(scored.events.values[i, 0]),
-            expected,
-            AnomalyType(anomaly.anomaly_type),
-            anomaly.direction,
-            anomaly.onset_at,
-            scored.version.time_zone,
-        )
 
     def _announce(self, anomaly: Anomaly, sequence: int, change: str, pending: Pending) -> None:
         payload = {**result_of(anomaly), "sequence": sequence, "change": change}
         pending.outbox.append(
-            _row(
+            new_row(
                 Outbox,
                 anomaly_id=anomaly.pk,
                 sequence=sequence,
@@ -336,7 +153,7 @@ class AnomalySink:
             code = int(scored.events.series[i])
             source, metric = self._engine.index.names[code]
             pending.outbox.append(
-                _row(
+                new_row(
                     Outbox,
                     anomaly_id=identity,
                     sequence=int(state[episodes.SEQUENCE]),
@@ -508,25 +325,7 @@ class AnomalySink:
 
     def write(self, pending: Pending) -> None:
         """Inside the transaction: everything of the batch."""
-        now = self._now()
-        with arrays.cursor() as cursor:
-            if pending.anomalies:
-                _insert(cursor, _INSERT_ANOMALIES, Anomaly, pending.anomalies, now)
-            if pending.updates:
-                ids = sorted(pending.updates)
-                cells = [list(c) for c in zip(*(pending.updates[i] for i in ids), strict=True)]
-                cursor.execute(_UPDATE_EPISODES, [ids, *cells])
-            if pending.outbox:
-                _insert(cursor, _INSERT_OUTBOX, Outbox, pending.outbox, now)
-            if pending.candidates:
-                parts = zip(*pending.candidates, strict=True)
-                columns = zip(_CANDIDATE_TYPES, map(np.concatenate, parts), strict=True)
-                cursor.execute(_INSERT_CANDIDATES, [kind(column) for kind, column in columns])
-            if pending.rollups:
-                rollups.write(cursor, _joined(pending.rollups))
-            if pending.series is not None:
-                cursor.execute(_UPDATE_SERIES, pending.series)
-            tally.write(cursor, self._stream.pk, pending.tally)
+        write_rows(pending, self._stream.pk, self._now())
 
     @staticmethod
     def found(pending: Pending) -> Found:
@@ -534,77 +333,8 @@ class AnomalySink:
         return pending.found
 
 
-@cache
-def _fields(model: type[models.Model]) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:
-    """Columns that we write, those of them that hold the time of writing, and their defaults."""
-    fields = [f for f in model._meta.concrete_fields if not isinstance(f, models.AutoField)]
-    stamps = [
-        str(f.column)
-        for f in fields
-        if getattr(f, "auto_now", False) or getattr(f, "auto_now_add", False)
-    ]
-    blank = model()
-    defaults = {f.attname: getattr(blank, f.attname) for f in fields}
-    return tuple(str(f.column) for f in fields), tuple(stamps), defaults
-
-
-def _row(model: type[models.Model], **values: Any) -> Any:
-    """A row with the model's attributes and defaults, without the cost of a model instance."""
-    return SimpleNamespace(**{**_fields(model)[2], **values})
-
-
-def _insert(
-    cursor: psycopg.Cursor[Any],
-    statement: str,
-    model: type[models.Model],
-    rows: Sequence[Any],
-    now: dt.datetime,
-) -> None:
-    """Insert rows as they are; an id that counts up is left to the database."""
-    columns, stamps, _ = _fields(model)
-    written = dict.fromkeys(stamps, now)
-    documents = [{name: row.__dict__[name] for name in columns} | written for row in rows]
-    text = msgspec.json.encode(documents).decode()
-    names = ", ".join(f'"{name}"' for name in columns)
-    cursor.execute(statement.format(columns=names).encode(), [text])
-
-
-def _policy_text(policy: Policy, threshold: float) -> str:
-    """Name, version, and why the threshold in effect is not the policy's own."""
-    text = f"{policy.name} v{policy.version}" if policy.version else policy.name
-    if threshold > policy.threshold:
-        text += f", raised from {policy.threshold:g}: {policy.max_onsets_per_day:g} a day"
-    return text[:140]
-
-
-def _shares(vector: VectorDetail, i: int) -> dict[str, Any]:
-    """{"shares": {value: its part in the squared distance}} of the i-th event, if it is known."""
-    parts = zip(vector.columns, vector.share[i].tolist(), strict=True)
-    shares = {name: share for name, share in parts if share == share}
-    return {"shares": shares} if shares else {}
-
-
-def _maybe(x: float) -> float | None:
-    return None if x != x else x
-
-
 def _by_partition(partition: NDArray[np.int32], lives: dict[int, int]) -> NDArray[np.int64]:
     table = np.zeros(max(lives) + 1, dtype=np.int64)
     for number, life in lives.items():
         table[number] = life
     return table[partition]
-
-
-def _joined(parts: list[RollupRows]) -> RollupRows:
-    """One set of rows; of a key that occurs twice the later, fuller row stays."""
-    if len(parts) == 1:
-        return parts[0]
-    names = RollupRows.__slots__
-    joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
-    key = np.stack(
-        [joined[name] for name in ("series_id", "minute_us", "partition", "first_offset")], axis=1
-    )
-    last = len(key) - 1 - np.unique(key[::-1], axis=0, return_index=True)[1]
-    if len(last) == len(key):
-        return RollupRows(**joined)
-    return RollupRows(**{name: column[last] for name, column in joined.items()})

@@ -14,7 +14,7 @@ from django.utils import timezone
 from anomalies import announce
 from anomalies.announce import Announcer
 from anomalies.models import Outbox
-from anomalies.store import Found
+from anomalies.pending import Found
 from streams import checkpoint
 from streams.checkpoint import Owned
 from streams.codec import Reject
