@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # demo: two days of history, then live. none: an empty Vigil that waits for your events.
 SOURCE ?= demo
 ARGS ?=
+# Test processes, each with servers of its own.
+WORKERS ?= 2
 
 .PHONY: help venv run test lint format types bench docs lock clean
 
@@ -25,7 +27,7 @@ run: venv ## Start everything here: web, consumer, worker, servers, demo (SOURCE
 	@exec $(BIN)/python manage.py standalone --source $(SOURCE) $(ARGS)
 
 test: venv ## Run every test against the embedded servers (ARGS="-k name" for some)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: venv ## Linter, formatter and types
 	$(BIN)/ruff check .

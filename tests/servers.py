@@ -1,4 +1,4 @@
-"""Starts the embedded servers before Django reads its settings, once for the whole run.
+"""Starts the embedded servers before Django reads its settings, once for each test process.
 
 Servers named in the environment (KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL, REDIS_URL) are used as
 they are. A pytest plugin (`-p tests.servers`), since a conftest comes after pytest-django.
@@ -32,6 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
     options = early_config.known_args_namespace
     idle = options.no_servers or options.collectonly or options.help or options.version
+    # Of several processes each has servers of its own; the one that deals out tests needs none.
+    idle = idle or (options.numprocesses and "PYTEST_XDIST_WORKER" not in os.environ)
     data = Path(tempfile.mkdtemp(prefix="vigil-test-"))
     # A data folder of its own also keeps a developer's running Vigil out of the tests.
     os.environ["VIGIL_DATA_DIR"] = str(data)

@@ -90,7 +90,9 @@ class Kafka:
 
     def start(self, nursery: Nursery) -> None:
         if self._format is not None and self._format.wait(60) != 0:
-            raise EmbeddedError(f"Kafka's folder could not be formatted; see {self.log}.")
+            said = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            last = next((line.strip() for line in reversed(said) if line.strip()), "nothing said")
+            raise EmbeddedError(f"Kafka's folder could not be formatted ({last}); see {self.log}.")
         with self.log.open("ab") as log:
             self.child = nursery.start(
                 "kafka",
