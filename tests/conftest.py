@@ -11,9 +11,24 @@ from typing import Protocol
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
+from django.db import connection
 
 # A password's hash is slow by design, and tests sign in a lot; every process can still check it.
 PBKDF2PasswordHasher.iterations = 1
+
+
+@pytest.fixture(autouse=True)
+def _rollups_go_as_well(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Behind a test whose rows are committed: the flush knows managed tables only."""
+    marker = request.node.get_closest_marker("django_db")
+    commits = marker is not None and marker.kwargs.get("transaction", False)
+    if not commits and "transactional_db" not in request.fixturenames:
+        yield
+        return
+    request.getfixturevalue("transactional_db")
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE streams_rollup")
 
 
 class MakeTopic(Protocol):

@@ -24,12 +24,6 @@ from tests import builders
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def no_rollups_left() -> Any:
-    yield
-    Rollup.objects.all().delete()
-
-
 def releases(of: Series) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = payload_of(of.stream, scoring_base(settings.VIGIL)).get(
         "releases", []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -63,9 +62,8 @@ def scored(stream: Stream, **policy: Any) -> tuple[int, int]:
 
 
 @pytest.fixture
-def stream(transactional_db: None) -> Iterator[Stream]:
-    yield Stream.objects.create(name="raw", topic="raw")
-    Rollup.objects.all().delete()
+def stream(transactional_db: None) -> Stream:
+    return Stream.objects.create(name="raw", topic="raw")
 
 
 def test_what_is_held_back_is_a_marked_candidate_and_counted(stream: Stream) -> None:

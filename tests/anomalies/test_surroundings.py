@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -23,12 +22,6 @@ from streams.models import Rollup, Series
 from tests import builders
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def no_rollups_left() -> Iterator[None]:
-    yield
-    Rollup.objects.all().delete()
 
 
 def scored(of: Series, minutes: int, *scores: float) -> list[Rollup]:
