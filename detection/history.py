@@ -21,9 +21,10 @@ from detection.base import FloatArray, ScoringInput, SeriesOutput
 from detection.detectors.online import OnlineDetector
 from detection.detectors.vector import VectorDetector
 from detection.features import FEATURE_NAMES, Space
-from detection.scoring import TRUSTED_AFTER, ZoneClock
+from detection.scoring import TRUSTED_AFTER
 from detection.state import StateStore
 from detection.vectors import VectorStore
+from detection.zone_clock import ZoneClock
 from streams.batch import EventBatch
 from streams.codec import Codec, Decoded
 from streams.connectors.topic import (

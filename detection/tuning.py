@@ -32,9 +32,10 @@ from detection.episodes import Limits
 from detection.errors import DetectionError, NotEnoughData
 from detection.features import FEATURE_NAMES
 from detection.history import Interval
-from detection.scoring import TRUSTED_AFTER, ZoneClock
+from detection.scoring import TRUSTED_AFTER
 from detection.state import StateStore
 from detection.training import train
+from detection.zone_clock import ZoneClock
 from streams.batch import EventBatch
 from streams.series import SeriesIndex
 

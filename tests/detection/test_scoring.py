@@ -15,14 +15,9 @@ from config.wiring import load_model, scoring_base
 from detection import episodes
 from detection.base import FloatArray
 from detection.errors import StateLayoutError
-from detection.scoring import (
-    TRUSTED_AFTER,
-    CompiledVersion,
-    LoadedModel,
-    ScoringEngine,
-    ZoneClock,
-)
+from detection.scoring import TRUSTED_AFTER, CompiledVersion, LoadedModel, ScoringEngine
 from detection.versions import compile_version
+from detection.zone_clock import ZoneClock
 from streams.batch import EventBatch
 from streams.series import SeriesIndex
 

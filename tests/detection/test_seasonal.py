@@ -10,7 +10,7 @@ import pytest
 
 from detection.base import FloatArray, IntArray
 from detection.detectors.seasonal import SeasonalDetector
-from detection.scoring import ZoneClock
+from detection.zone_clock import ZoneClock
 from tests.detection import series
 
 BERLIN = ZoneInfo("Europe/Berlin")
