@@ -307,6 +307,11 @@ class Machine:
         """Keys of all incidents that may still change, those that may be opened again included."""
         return list(self._incidents)
 
+    def sources(self, key: str) -> list[str]:
+        """The sources that take part in an incident, in the order in which they came."""
+        incident = self._incidents.get(key)
+        return [] if incident is None else list(incident.sources)
+
     def open_anomalies(self) -> list[str]:
         """Anomalies whose end it waits for: members of incidents, and those counted or timed."""
         return list(dict.fromkeys([*self._member, *self._waiting, *self._counting]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import ProtectedError
+from django.db.models import ProtectedError, Q
 
 from anomalies.models import Anomaly, Outbox
 
@@ -80,11 +80,13 @@ def _drop_candidates(now: dt.datetime, age: dt.timedelta) -> int:
 
 
 def _drop_outbox(before: dt.datetime) -> int:
-    """Published long ago; what was never published stays, however old."""
+    """Published and judged long ago; what never was stays, however old. Reports by hand are not
+    published."""
+    done = Q(published_at__lt=before) | Q(kind=Outbox.Kind.MANUAL)
     total = 0
     while True:
         keys = list(
-            Outbox.objects.filter(published_at__lt=before)
+            Outbox.objects.filter(done, evaluated_at__lt=before)
             .order_by("pk")
             .values_list("pk", flat=True)[:CHUNK]
         )

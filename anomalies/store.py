@@ -166,6 +166,8 @@ class AnomalySink:
                         "state": "closed",
                         "change": "closed",
                         "sequence": int(state[episodes.SEQUENCE]),
+                        # The event by which it was over: rules judge in the order of events.
+                        "at": from_us(int(scored.events.event_time[i])).isoformat(),
                         "end_timestamp": from_us(int(state[episodes.END_TIME])).isoformat(),
                         "count": int(state[episodes.COUNT]),
                     },

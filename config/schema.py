@@ -86,6 +86,7 @@ class Kafka(Section):
     output_topic: Topic = "anomaly-results"
     statistics_topic: Topic = "statistics"
     dead_letter_topic: Topic = "dead-letters"
+    alerts_topic: Topic = "alerts"
     group_id: NonEmpty = "anomaly-detection-group"
     group_instance_id: NonEmpty | None = None
     partitions: Annotated[int, Field(ge=1, le=10_000)] = 4
@@ -113,6 +114,7 @@ class Kafka(Section):
             self.output_topic,
             self.statistics_topic,
             self.dead_letter_topic,
+            self.alerts_topic,
         )
 
     def client_config(self) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def acquire(life: TopicIncarnation, partition: int, owner: str) -> Owned:
         except OperationalError as error:
             if last or not isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
                 raise
-            _end_stuck_sessions()
+            end_stuck_sessions("streams_partitionoffset")
     return Owned(
         life.pk,
         life.topic_id,
@@ -95,20 +95,23 @@ def _take(life: TopicIncarnation, partition: int, owner: str) -> PartitionOffset
     return row
 
 
-def _end_stuck_sessions() -> None:
-    """End sessions that hold offsets and wait for their client in a transaction open for seconds:
-    it takes milliseconds."""
+def end_stuck_sessions(table: str, seconds: float = 2.0) -> int:
+    """End sessions that hold rows of a table and wait for their client in a transaction open for
+    seconds: it takes milliseconds. Returns how many."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l"
             " JOIN pg_stat_activity a ON a.pid = l.pid"
-            " WHERE l.relation = 'streams_partitionoffset'::regclass AND l.granted"
+            " WHERE l.relation = %s::regclass AND l.granted"
             " AND l.mode IN ('RowShareLock', 'RowExclusiveLock') AND l.pid <> pg_backend_pid()"
             " AND a.wait_event_type = 'Client'"
-            " AND a.xact_start < now() - interval '2 seconds'"
+            " AND a.xact_start < now() - make_interval(secs => %s)",
+            [table, seconds],
         )
-        ended = cursor.fetchone()
-    log.warning("partition.sessions_ended count=%s", ended[0] if ended else 0)
+        found = cursor.fetchone()
+    ended = int(found[0]) if found else 0
+    log.warning("sessions.ended table=%s count=%s", table, ended)
+    return ended
 
 
 def hold(owned: Owned) -> None:

@@ -41,6 +41,7 @@ def services(source: str, place: Place, port: int) -> list[Service]:
         Service("web", [sys.executable, "-m", "daphne", "-v", "0", "-b", place.host,
                         "-p", str(port), "--no-server-name", "config.asgi:application"]),
         Service("consumer", [*manage, "runconsumer"]),
+        Service("alerts", [*manage, "runalerts"]),
         # One task at a time on one thread: training must not slow the consumer down.
         Service("worker", [*celery, "worker", "-Q", "training,alerts,default", "--concurrency", "1",
                            "--without-gossip", "--without-mingle", "--loglevel", "WARNING"],

@@ -51,15 +51,18 @@ def test_anomalies_go_by_when_they_were_stored_unless_somebody_labelled_them(
     assert not Outbox.objects.filter(pk=outbox.pk).exists()
 
 
-def test_only_the_published_outbox_goes(series: Series) -> None:
+def test_only_what_was_published_and_judged_goes(series: Series) -> None:
     row = anomaly(series, 1)
-    for sequence, age in enumerate((None, 1, 8)):
+    rows = [("update", None, 8), ("update", 8, None), ("update", 1, 8), ("update", 8, 1),
+            ("manual", None, None), ("update", 8, 8), ("manual", None, 8)]  # fmt: skip
+    for sequence, (kind, published, judged) in enumerate(rows):
         Outbox.objects.create(
-            anomaly=row, sequence=sequence, kind="update", payload={},
-            published_at=None if age is None else NOW - age * DAY,
+            anomaly=row, sequence=sequence, kind=kind, payload={},
+            published_at=None if published is None else NOW - published * DAY,
+            evaluated_at=None if judged is None else NOW - judged * DAY,
         )  # fmt: skip
-    assert apply().outbox == 1
-    assert Outbox.objects.count() == 2
+    assert apply().outbox == 2
+    assert set(Outbox.objects.values_list("sequence", flat=True)) == {0, 1, 2, 3, 4}
 
 
 def test_near_misses_age_from_their_series_newest_event(series: Series) -> None:

@@ -12,6 +12,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError
 
+from alerts import first_rule
 from config.addresses import without_password
 from config.loading import ConfigError, secret_value
 from config.topics import TopicsError, ensure_topics
@@ -43,6 +44,8 @@ class Command(BaseCommand):
                 self.stdout.write(f"topic {line}")
         except TopicsError as error:
             raise CommandError(str(error)) from None
+        if first_rule.ensure():
+            self.stdout.write(f"alert rule: {first_rule.NAME}")
         if not options["no_admin"]:
             if options["demo"] and not self._admins().exists():
                 self._tell_all()
