@@ -19,7 +19,7 @@ from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 from pydantic import ValidationError
 
-from alerts import clocks, known, leases, waiting
+from alerts import clocks, leases, silences, waiting
 from alerts.conditions import Conditions
 from alerts.errors import FencedError
 from alerts.hours import Timetable
@@ -145,7 +145,7 @@ class Evaluator:
         at = clocks.read(now)
         found = waiting.read(at, now)
         around = _Surroundings(
-            now, at, found.signals, found.cut_us, known.silences(), known.timetables(),
+            now, at, found.signals, found.cut_us, silences.enabled(), silences.timetables(),
             {r.name: r for r in Receiver.objects.all()},
         )  # fmt: skip
         done = Round(len(found.rows), found.held, more=found.cut_us is not None)
@@ -207,7 +207,10 @@ class _Judging:
 
     def _lane(self, stored: dict[str, Any]) -> tuple[Machine, Router]:
         around = self._around
-        machine = Machine(self._spec, str(self._rule.pk), stored.get("machine"))
+        machine = Machine(
+            self._spec, str(self._rule.pk), stored.get("machine"),
+            min_score=self._rule.solved_score if self._spec.when.budget_per_day else None,
+        )  # fmt: skip
         return machine, Router(
             self._rule.name, self._spec, around.silences, around.hours, stored.get("router")
         )

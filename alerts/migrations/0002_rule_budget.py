@@ -9,7 +9,9 @@ class Migration(migrations.Migration):
             model_name="rule",
             name="solved_score",
             field=models.FloatField(
-                blank=True, help_text="The least score that keeps to its budget, as of solved_at.", null=True
+                blank=True,
+                help_text="The least score that keeps to its budget, as of solved_at.",
+                null=True,
             ),
         ),
         migrations.AddField(

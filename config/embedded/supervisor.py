@@ -23,7 +23,15 @@ from config.embedded.processes import Child, Nursery
 BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 # Having lived so long, a child's next death counts as its first.
 SETTLED_S = 60.0
-_COLOURS = {"web": 36, "consumer": 32, "worker": 35, "beat": 34, "demo": 33, "alerts": 31, "vigil": 1}
+_COLOURS = {
+    "web": 36,
+    "consumer": 32,
+    "worker": 35,
+    "beat": 34,
+    "demo": 33,
+    "alerts": 31,
+    "vigil": 1,
+}
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
-from alerts import first_rule, leases
+from alerts import first_rule, incidents, leases
 from alerts.errors import FencedError
 from alerts.evaluator import LEASE, Evaluator, Round
 from alerts.models import (
@@ -26,7 +26,7 @@ from alerts.models import (
 )
 from anomalies.models import Anomaly, Outbox, Severity
 from detection.models import DriftReport
-from streams.models import PartitionOffset, Series
+from streams.models import PartitionOffset, Series, TopicIncarnation
 from tests import builders
 from tests.alerts import scene
 from tests.alerts.scene import second
@@ -167,9 +167,7 @@ def test_what_is_cut_off_waits_in_the_order_of_events(monkeypatch: pytest.Monkey
 
 def test_a_thousand_anomalies_of_one_cause_are_one_incident_and_two_words() -> None:
     scene.receiver("ops")
-    scene.rule(
-        match={"min_severity": "high"}, group={"wait_s": 10}, send=[{"receiver": "ops"}]
-    )
+    scene.rule(match={"min_severity": "high"}, group={"wait_s": 10}, send=[{"receiver": "ops"}])
     for i in range(1_000):
         rises = [(9.0, 4)] if i % 3 == 0 else []
         scene.anomaly(i / 125, f"s{i % 200}", metric=f"m{i // 200}", ends=60 + i / 125, rises=rises)
@@ -188,7 +186,7 @@ def test_a_thousand_anomalies_of_one_cause_are_one_incident_and_two_words() -> N
 
 
 def test_a_report_by_hand_enters_the_rules(client: Client) -> None:
-    user = builders.user("op")
+    user = builders.user("op", is_staff=True)
     client.force_login(user)
     scene.rule(match={"min_severity": "high"})
     body = {"source": "boiler", "metric": "pressure", "value": 9, "severity": "critical",
@@ -204,8 +202,6 @@ def test_a_report_by_hand_enters_the_rules(client: Client) -> None:
 
 
 def test_people_and_machines_agree() -> None:
-    from alerts import incidents
-
     user = builders.user("op")
     scene.rule(group={"by": "source"})
     scene.anomaly(0, "a")
@@ -467,7 +463,7 @@ class CaptureQueries(list[str]):
 
 def test_partitions_of_an_earlier_life_of_the_topic_do_not_count() -> None:
     scene.watermark(5)
-    builders.TopicIncarnation.objects.create(stream=scene.stream(), topic_id="later")
+    TopicIncarnation.objects.create(stream=scene.stream(), topic_id="later")
     assert PartitionOffset.objects.count() == 1
     scene.rule()
     scene.anomaly(100)

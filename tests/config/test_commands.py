@@ -77,10 +77,10 @@ def test_topics_are_made_once_with_partitions_and_retention(
     first, second = io.StringIO(), io.StringIO()
     call_command("topics", stdout=first)
     call_command("topics", stdout=second)
-    assert first.getvalue().count(": made, 3 partitions, kept 1.5 h") == 4
+    assert first.getvalue().count(": made, 3 partitions, kept 1.5 h") == 5
     assert second.getvalue().splitlines() == [f"{name}: exists" for name in config.topics]
     topics = kafka_admin.list_topics(timeout=10).topics
-    assert [len(topics[name].partitions) for name in config.topics] == [3] * 4
+    assert [len(topics[name].partitions) for name in config.topics] == [3] * 5
     resource = ConfigResource(ResourceType.TOPIC, config.kafka.input_topic)
     described = kafka_admin.describe_configs([resource])[resource].result(10)
     assert described["retention.ms"].value == str(int(1.5 * 3_600_000))
@@ -149,6 +149,7 @@ def _topics_of(kafka: str, mark: str, *, partitions: int) -> VigilConfig:
             output_topic=f"out-{mark}",
             statistics_topic=f"stats-{mark}",
             dead_letter_topic=f"dead-{mark}",
+            alerts_topic=f"alerts-{mark}",
             partitions=partitions,
             retention_hours=1.5,
         )
