@@ -15,6 +15,7 @@ from detection.models import TrainingRun
 from detection.scoring import TRUSTED_AFTER
 from detection.training_run import MIN_ROWS
 from streams.models import ConsumerStatus, Series, Stream
+from streams.vectors import PREFIX
 
 ALIVE = timedelta(seconds=15)
 GROWTH = 1.2  # after an attempt in vain the next one waits for a fifth more events
@@ -60,6 +61,8 @@ def first_trainings(
     on = PeriodicTask.objects.filter(task=SCHEDULED, enabled=True).exists()
     rates, attempts = _rates(now), _last_attempts(missing)
     counts = Series.objects.filter(stream__in=[pk for pk in missing if missing[pk]])
+    # Of wide events as a whole come models of their own: their values count, one by one.
+    counts = counts.exclude(metric__startswith=PREFIX)
     pairs = np.array(
         list(counts.values_list("stream_id", "events")[:MOST_SERIES]), dtype=np.int64
     ).reshape(-1, 2)

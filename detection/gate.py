@@ -172,8 +172,7 @@ def _labels(
     columns = _columns(model)
     rows = [
         row
-        for provider in _providers
-        for row in provider(model.stream.name, since, MOST_LABELS)
+        for row in labels_of(model.stream.name, since)
         if model.metric in ("", row.metric) and set(row.features) >= set(columns)
     ]
     if not rows:

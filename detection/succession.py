@@ -80,18 +80,20 @@ def judge_all(client: Mapping[str, Any]) -> list[str]:
         try:
             if gate.long_enough(model) and not _measured(model):
                 gate.measure_injected(model, client)
-            result = gate.judge(model)
+            said.append(f"{name} {_decided(model, gate.judge(model))}")
         except (DetectionError, StreamsError) as error:
             said.append(f"{name} could not be judged: {error}")
-            continue
-        if not result.passed:
-            said.append(f"{name} stays challenger: {' '.join(result.reasons)}")
-        elif settings.VIGIL.anomaly_detection.registry.auto_promote:
-            model_store.promote(model.pk, reason="passed the gate")
-            said.append(f"{name} passed the gate and is champion")
-        else:
-            said.append(f"{name} passed the gate and waits to be promoted")
     return said
+
+
+def _decided(model: ModelVersion, verdict: gate.GateResult) -> str:
+    """Promote it where it passed and the settings say so; what became of it."""
+    if not verdict.passed:
+        return f"stays challenger: {' '.join(verdict.reasons)}"
+    if not settings.VIGIL.anomaly_detection.registry.auto_promote:
+        return "passed the gate and waits to be promoted"
+    model_store.promote(model.pk, reason="passed the gate")
+    return "passed the gate and is champion"
 
 
 def _measured(model: ModelVersion) -> bool:

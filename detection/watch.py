@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db.models import Sum
 
 from detection import model_store
+from detection.errors import DetectionError
 from detection.models import ModelVersion
 from streams.models import PipelineStat
 
@@ -112,10 +113,18 @@ def look(now: dt.datetime | None = None) -> list[str]:
             rules.rollback_ratio,
             rules.rollback_floor_per_hour,
         )
-        if why:
+        if not why:
+            continue
+        name = model_store.describe(model)
+        try:
             model_store.roll_back(
-                model.stream, model.metric, model.algorithm, reason=f"rolled back by itself: {why}"
-            )
-            said.append(f"{model_store.describe(model)} was rolled back: {why}")
-            log.warning("model.rolled_back model=%s reason=%s", model_store.describe(model), why)
+                model.stream, model.metric, model.algorithm,
+                reason=f"rolled back by itself: {why}", away_from=model.pk,
+            )  # fmt: skip
+        except DetectionError as error:  # it was left meanwhile, or the one before is broken
+            said.append(f"{name} could not be rolled back: {error}. {why}")
+            log.error("model.not_rolled_back model=%s reason=%s why=%s", name, error, why)
+            continue
+        said.append(f"{name} was rolled back: {why}")
+        log.warning("model.rolled_back model=%s reason=%s", name, why)
     return said

@@ -199,6 +199,24 @@ def test_newly_trained_versions_challenge_in_turn_and_pass(stream: Stream) -> No
     assert states[champion.pk] == "retired"
 
 
+def test_one_that_cannot_be_promoted_keeps_no_other_from_its_turn(stream: Stream) -> None:
+    for algorithm in ("isolation_forest", "one_class_svm"):
+        for number, state in ((1, "champion"), (2, "challenger")):
+            made = version(stream, 1.0, "candidate")
+            ModelVersion.objects.filter(pk=made.pk).update(
+                algorithm=algorithm, state=state, version=number
+            )
+        beside(made, 1, 1)
+        injected(made)
+        champion = model_store.champion(stream, "", algorithm)
+        assert champion is not None
+        Evaluation.objects.filter(model=made).update(settings={"champion": champion.pk})
+    with rules(auto_promote=True):
+        said = succession.judge_all({})
+    assert "is champion" in said[0]
+    assert "could not be judged" in said[1]  # its bytes are those of another algorithm
+
+
 # -- the first hour --------------------------------------------------------------------------------
 
 
@@ -249,6 +267,21 @@ def test_a_new_champion_that_alarms_too_often_is_rolled_back(stream: Stream) -> 
     # the one that came back was not promoted: it is not watched
     assert ModelVersion.objects.get(pk=first.pk).watch_until is None
     assert watch.look(now) == []
+
+
+def test_where_the_one_before_is_broken_it_stays_and_that_is_said(stream: Stream) -> None:
+    now = dt.datetime.now(dt.UTC)
+    first, second = (version(stream, 1.0, "candidate") for _ in range(2))
+    model_store.promote(first.pk, now=now - dt.timedelta(days=3))
+    model_store.promote(second.pk, now=now - dt.timedelta(minutes=20))
+    ModelVersion.objects.filter(pk=first.pk).update(sha256="0" * 64)
+    for i in range(12):
+        at = now - dt.timedelta(minutes=1, seconds=i)
+        Anomaly.objects.filter(pk=anomaly(stream, "", 5, at).pk).update(stored_at=at)
+    (said,) = watch.look(now)
+    assert "v2 of raw" in said
+    assert "could not be rolled back" in said
+    assert ModelVersion.objects.get(pk=second.pk).state == "champion"
 
 
 def test_a_watch_of_no_hours_is_off(stream: Stream) -> None:

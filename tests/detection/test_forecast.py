@@ -55,6 +55,14 @@ def test_a_forecast_says_events_rate_and_time() -> None:
 
 
 @pytest.mark.django_db
+def test_wide_events_as_a_whole_count_for_no_model_of_single_values() -> None:
+    builders.series("a", "cpu", events=1_000)
+    builders.series("a", "vector: cpu, mem", events=1_000)
+    (found,) = forecast(timezone.now())
+    assert found.events == 150
+
+
+@pytest.mark.django_db
 def test_after_an_attempt_in_vain_it_waits_for_a_fifth_more_events() -> None:
     of = builders.series(events=2_000).stream
     TrainingRun.objects.create(
