@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def run(config: VigilConfig, options: dict[str, Any], out: OutputWrapper) -> Non
         raise CommandError(str(error)) from error
     fresh = _samples(scorer, options, range(seeds, 2 * seeds))
     held_out = figures(names, list(found.weights.values()), found.threshold, fresh, None, rules)
-    now = Rules(detection.combine, detection.threshold)
+    now = replace(rules, method=detection.combine)
     present = figures(names, first, detection.threshold, fresh, None, now)
     report.table(
         out,

@@ -11,10 +11,7 @@ from detection.detectors.local_outlier_factor import (
     flatten,
 )
 from detection.errors import ArtefactIncompatible, NotEnoughData
-
-
-def cloud(n: int, k: int, seed: int = 0) -> FloatArray:
-    return np.random.default_rng(seed).normal(size=(n, k))
+from tests.detection.rows import cloud, probes
 
 
 def fitted(reference: FloatArray, count: int, leaf: int | None = None) -> LocalOutlierFactor:
@@ -24,14 +21,6 @@ def fitted(reference: FloatArray, count: int, leaf: int | None = None) -> LocalO
         algorithm="kd_tree",
         leaf_size=len(reference) if leaf is None else leaf,
     ).fit(reference)
-
-
-def probes(k: int, seed: int = 1) -> FloatArray:
-    """Inside, at the edge, far off."""
-    rows = cloud(600, k, seed)
-    rows[::3] *= 3.0
-    rows[::50] *= 1e4
-    return rows
 
 
 @pytest.mark.parametrize(

@@ -4,21 +4,9 @@ import numpy as np
 import pytest
 from sklearn.svm import OneClassSVM
 
-from detection.base import FloatArray
 from detection.detectors.one_class_svm import OneClassSvmDetector, flatten
 from detection.errors import ArtefactIncompatible, NotEnoughData
-
-
-def cloud(n: int, k: int, seed: int = 0) -> FloatArray:
-    return np.random.default_rng(seed).normal(size=(n, k))
-
-
-def probes(k: int, seed: int = 1) -> FloatArray:
-    """Inside, at the edge, far off."""
-    rows = cloud(600, k, seed)
-    rows[::3] *= 3.0
-    rows[::50] *= 1e4
-    return rows
+from tests.detection.rows import cloud, probes
 
 
 @pytest.mark.parametrize(
