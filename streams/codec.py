@@ -21,6 +21,7 @@ from streams.batch import EventBatch
 from streams.series import SeriesIndex, SeriesNameError, check_name
 from streams.timestamps import TimestampError, parse_one
 from streams.vectors import PREFIX, Schema, SchemaBook, is_vector
+from streams.widejson import WideTable
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +176,7 @@ class Codec:
         self._max_series = max_series
         self._full = False
         self._names = fastjson.NameTable()
+        self._wide = WideTable()
         self._book = SchemaBook()
         self._metrics: set[str] = set()  # names that were found good
         self._decoder = msgspec.json.Decoder(_Event)
@@ -192,17 +194,16 @@ class Codec:
         filled: list[bytes] = raws if all(raws) else [raw or b"" for raw in raws]  # type: ignore[assignment]
         ends = np.cumsum(np.fromiter(map(len, filled), dtype=np.int64, count=n))
         if self._mapping:
-            status = np.zeros(n, dtype=np.uint8)
-            code = np.empty(n, dtype=np.int32)
-            time = np.empty(n, dtype=np.int64)
-            value = np.empty(n, dtype=np.float64)
+            scanned = fastjson.nothing_known(n)
         else:
             buffer = np.frombuffer(b"".join([*filled, b"\n"]), dtype=np.uint8)
-            status, code, time, value = fastjson.scan(buffer, ends, self._names)
+            scanned = fastjson.scan(buffer, ends, self._names, self._wide)
+        status, time, code, value = scanned.status, scanned.time, scanned.code, scanned.value
         rejects: list[Reject] = []
-        wide: dict[int, list[_Row]] = {}
-        vectors: dict[str, list[tuple[int, _Vector]]] = {}
-        todo = np.flatnonzero((status != fastjson.DONE) | (np.abs(value) > LARGEST))
+        listed: dict[int, list[_Row]] = {}
+        vectors: dict[int, _Vector] = {}
+        single = status == fastjson.DONE
+        todo = np.flatnonzero((status == fastjson.SLOW) | (single & (np.abs(value) > LARGEST)))
         for i in todo.tolist():
             try:
                 rows, vector = self._rows(raws[i])
@@ -222,15 +223,10 @@ class Codec:
             status[i] = fastjson.DONE
             time[i], code[i], value[i] = rows[0]
             if len(rows) > 1:
-                wide[i] = rows
+                listed[i] = rows
             if vector is not None:
-                vectors.setdefault(vector[0].label, []).append((i, vector))
-        keep = np.flatnonzero(status == fastjson.DONE)
-        if wide:
-            keep = np.repeat(keep, [len(wide.get(i, "1")) for i in keep.tolist()])
-        columns: list[Any] = [time[keep], code[keep], value[keep], partition[keep], offset[keep]]
-        if wide:
-            self._spread(wide, keep, columns)
+                vectors[i] = vector
+        columns = self._columns(scanned, listed, partition, offset)
         batch = EventBatch(
             columns[0],
             columns[1],
@@ -239,32 +235,69 @@ class Codec:
             columns[4],
             committable=committable,
         )
-        if not vectors:
-            return Decoded(batch, rejects)
-        together = []
-        for found in vectors.values():
-            at = np.array([i for i, _ in found])
-            together.append(
+        together = self._together(scanned, vectors, partition, offset, committable)
+        return Decoded(batch, rejects, together)
+
+    def _columns(
+        self,
+        scanned: fastjson.Scanned,
+        listed: Mapping[int, list[_Row]],
+        partition: NDArray[np.int32],
+        offset: NDArray[np.int64],
+    ) -> Sequence[Any]:
+        """Event time, series, value, partition and offset of every single value, in order."""
+        status = scanned.status
+        wide = status == fastjson.WIDE
+        if not listed and not wide.any():
+            keep = np.flatnonzero(status == fastjson.DONE)
+            return [
+                column[keep]
+                for column in (scanned.time, scanned.code, scanned.value, partition, offset)
+            ]
+        count = (status == fastjson.DONE).astype(np.int64)
+        count[wide] = scanned.known[wide]
+        first = np.full(len(status), -1, dtype=np.int64)
+        at = 0
+        for i, rows in listed.items():
+            count[i], first[i] = len(rows), at
+            at += len(rows)
+        every = [row for rows in listed.values() for row in rows]
+        codes = np.array([row[1] for row in every], dtype=np.int32)
+        values = np.array([row[2] for row in every], dtype=np.float64)
+        return fastjson.spread(
+            scanned, self._wide, count, partition, offset, (first, codes, values)
+        )
+
+    def _together(
+        self,
+        scanned: fastjson.Scanned,
+        strict: Mapping[int, _Vector],
+        partition: NDArray[np.int32],
+        offset: NDArray[np.int64],
+        committable: Mapping[int, int],
+    ) -> tuple[EventBatch, ...]:
+        """A batch of each schema, in the order in which they came."""
+        if not strict and not (scanned.status == fastjson.WIDE).any():
+            return ()
+        schema, code = fastjson.schemas_of(scanned, self._wide)
+        for i, (found, series, _) in strict.items():
+            schema[i], code[i] = self._wide.schema(found.names), series
+        have = np.flatnonzero(schema >= 0)
+        have = have[np.argsort(schema[have], kind="stable")]
+        groups = np.split(have, np.flatnonzero(np.diff(schema[have])) + 1) if len(have) else []
+        out = []
+        for at in sorted(groups, key=lambda group: int(group[0])):
+            names = self._wide.schemas[schema[at[0]]]
+            values = fastjson.together(scanned, self._wide, at, len(names))
+            for row in np.flatnonzero(scanned.status[at] != fastjson.WIDE).tolist():
+                values[row] = strict[int(at[row])][2]  # null becomes nan
+            out.append(
                 EventBatch(
-                    time[at],
-                    np.array([code for _, (_, code, _) in found], dtype=np.int32),
-                    # null becomes nan
-                    np.array([values for _, (_, _, values) in found], dtype=np.float64),
-                    partition[at],
-                    offset[at],
-                    found[0][1][0].names,
+                    scanned.time[at], code[at], values, partition[at], offset[at], names,
                     committable,
                 )
-            )
-        return Decoded(batch, rejects, tuple(together))
-
-    @staticmethod
-    def _spread(wide: dict[int, list[_Row]], keep: Any, columns: list[Any]) -> None:
-        first = np.searchsorted(keep, np.fromiter(wide, dtype=np.int64))
-        for at, rows in zip(first.tolist(), wide.values(), strict=True):
-            for k, row in enumerate(rows):
-                for column, cell in zip(columns, row, strict=False):
-                    column[at + k] = cell
+            )  # fmt: skip
+        return tuple(out)
 
     def _rows(self, raw: bytes | None) -> tuple[list[_Row], _Vector | None]:
         """The events of one message, by the strict decoder, and their values together.
@@ -318,7 +351,9 @@ class Codec:
                     )
             self._room(event.source, pairs)
             rows = [(time, self.code(event.source, metric), float(v)) for metric, v in pairs]
-            return rows, self._vector(event)
+            vector = self._vector(event)
+            self._learn(event, vector)
+            return rows, vector
         except SeriesNameError as error:
             raise RejectedError("name", str(error)) from error
 
@@ -352,6 +387,16 @@ class Codec:
                 return None
         code = self.code(event.source, schema.label)
         return schema, code, schema.arranged(tuple(event.values.values()))
+
+    def _learn(self, event: _Event, vector: _Vector | None) -> None:
+        """Let the scanner know a wide event's names and codes."""
+        if event.values is msgspec.UNSET or self._mapping:
+            return
+        given = tuple(event.values)
+        if vector is None and self._book.schema(given) is not None:
+            return  # for want of room: it may be told otherwise another time
+        codes = [self.index.codes.get((event.source, metric), -1) for metric in given]
+        self._wide.learn(event.source, given, codes, -1 if vector is None else vector[1])
 
     def _room(self, source: str, pairs: list[tuple[str, float]]) -> None:
         """Refuse what would add series beyond the limit.

@@ -1,27 +1,27 @@
 """A numba scanner for Vigil's own event form: bytes of a whole batch to columns in one call.
 
-It decides only what it is sure of. Anything else (escapes, unknown keys, other types, new series)
-is left to the strict decoder in ``streams.codec``, so both together accept exactly what that one
-accepts. Doubles are exact: Clinger's fast path ("How to read floating point numbers accurately",
-1990) where it holds, C's correctly rounded ``strtod`` elsewhere.
+It takes single values and wide events, and decides only what it is sure of. Anything else (escapes,
+unknown keys, other types, new series) is left to the strict decoder in ``streams.codec``, so both
+together accept exactly what that one accepts.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import njit
 from numpy.typing import NDArray
 
+from streams.jsontext import BAD, FNV_START, byte, hashed, number, place, rehash, same, space, text
 from streams.timestamps import parse_iso
+from streams.widejson import WideTable, find_entry, find_shape, values_of
 
-SLOW, DONE = 0, 1
-
-_strtod: Any = types.ExternalFunction("strtod", types.double(types.uintp, types.uintp))
-_POWERS = np.array([10.0**e for e in range(23)])
-_PLAIN = np.array([32 <= c < 127 and c not in b'"\\' for c in range(256)])
-_BAD: Any = np.int64(-9223372036854775808)
+SLOW, DONE, WIDE = 0, 1, 2
+MAX_BYTES = 1_000_000
+MOST_VALUES = 1_000  # in one wide event
+LARGEST = 1e300
 
 
 class NameTable:
@@ -47,7 +47,7 @@ class NameTable:
             self.codes = np.concatenate([self.codes, np.zeros_like(self.codes)])
         if 2 * (self.size + 1) > len(self.slots):
             self.slots = np.full(2 * len(self.slots), -1, dtype=np.int32)
-            _rehash(self.slots, self.hashes, self.size)
+            rehash(self.slots, self.hashes, self.size)
         start = self.used
         self.arena[start : start + len(a)] = np.frombuffer(a, dtype=np.uint8)
         self.arena[start + len(a) : start + len(a) + len(b)] = np.frombuffer(b, dtype=np.uint8)
@@ -57,22 +57,56 @@ class NameTable:
         self.hashes[i] = _hash(self.arena, start, len(a), start + len(a), len(b))
         self.codes[i] = code
         self.size += 1
-        _place(self.slots, self.hashes, i)
+        place(self.slots, self.hashes, i)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scanned:
+    """Columns of n messages; each says something only where its ``status`` does.
+
+    ``status`` uint8 [n]: ``DONE`` one value, ``WIDE`` several, ``SLOW`` nothing is known. ``time``
+    int64 [n] in µs. Of one value ``code`` int32 [n] is its series and ``value`` float64 [n]. Of
+    several ``code`` is the entry in the table, ``shape`` int32 [n] the order of their names, and
+    they lie in ``numbers`` from ``first`` int64 [n] on, nan for null; ``known`` int32 [n] of them
+    are not null.
+    """
+
+    status: NDArray[np.uint8]
+    time: NDArray[np.int64]
+    code: NDArray[np.int32]
+    value: NDArray[np.float64]
+    shape: NDArray[np.int32]
+    first: NDArray[np.int64]
+    known: NDArray[np.int32]
+    numbers: NDArray[np.float64]
+
+
+def nothing_known(n: int, room: int = 0) -> Scanned:
+    """Of n messages, with room for so many values of wide events."""
+    return Scanned(
+        np.zeros(n, dtype=np.uint8),
+        np.empty(n, dtype=np.int64),
+        np.empty(n, dtype=np.int32),
+        np.empty(n, dtype=np.float64),
+        np.empty(n, dtype=np.int32),
+        np.empty(n, dtype=np.int64),
+        np.empty(n, dtype=np.int32),
+        np.empty(room, dtype=np.float64),
+    )
 
 
 def scan(
-    buffer: NDArray[np.uint8], ends: NDArray[np.int64], names: NameTable
-) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int64], NDArray[np.float64]]:
-    """Columns of ``n`` messages that lie end to end in ``buffer``, the i-th up to ``ends[i]``.
+    buffer: NDArray[np.uint8],
+    ends: NDArray[np.int64],
+    names: NameTable,
+    wide: WideTable,
+) -> Scanned:
+    """Messages that lie end to end in ``buffer``, the i-th up to ``ends[i]``.
 
-    Returns status [n] (``DONE``, or ``SLOW`` where the other columns say nothing), series code
-    [n], event time µs [n], value [n]. ``buffer`` must end in a byte that is no digit.
+    ``buffer`` must end in a byte that is no digit.
     """
-    n = len(ends)
-    status = np.zeros(n, dtype=np.uint8)
-    code = np.empty(n, dtype=np.int32)
-    time = np.empty(n, dtype=np.int64)
-    value = np.empty(n, dtype=np.float64)
+    # `"":0,` are five bytes; where no wide event was ever learnt there is none to be sure of
+    found = nothing_known(len(ends), len(buffer) // 5 + 1 if len(wide) else 0)
     _scan(
         buffer,
         np.uintp(buffer.ctypes.data),
@@ -82,46 +116,23 @@ def scan(
         names.spans,
         names.arena,
         names.codes,
-        status,
-        code,
-        time,
-        value,
+        wide.arrays(),
+        found.status,
+        found.code,
+        found.time,
+        found.value,
+        found.shape,
+        found.first,
+        found.known,
+        found.numbers,
     )
-    return status, code, time, value
-
-
-@njit(cache=True, nogil=True)
-def _byte(row: Any, at: Any) -> Any:
-    """``row[at]``; an unsigned place spares the check for one counted from the end."""
-    return row[np.uintp(at)]
+    return found
 
 
 @njit(cache=True, nogil=True)
 def _hash(row: Any, a: int, a_len: int, b: int, b_len: int) -> Any:
-    """FNV-1a over source, a separator no UTF-8 text holds, and metric."""
-    h = np.uint64(14695981039346656037)
-    prime = np.uint64(1099511628211)
-    for j in range(a, a + a_len):
-        h = (h ^ np.uint64(_byte(row, j))) * prime
-    h = (h ^ np.uint64(255)) * prime
-    for j in range(b, b + b_len):
-        h = (h ^ np.uint64(_byte(row, j))) * prime
+    h = hashed(hashed(FNV_START, row, a, a_len), row, b, b_len)
     return h ^ (h >> np.uint64(32))
-
-
-@njit(cache=True, nogil=True)
-def _place(slots: Any, hashes: Any, i: int) -> None:
-    mask = np.uint64(len(slots) - 1)
-    at = hashes[i] & mask
-    while slots[at] >= 0:
-        at = (at + np.uint64(1)) & mask
-    slots[at] = i
-
-
-@njit(cache=True, nogil=True)
-def _rehash(slots: Any, hashes: Any, size: int) -> None:
-    for i in range(size):
-        _place(slots, hashes, i)
 
 
 @njit(cache=True, nogil=True)
@@ -141,157 +152,71 @@ def _find(
     at = h & mask
     while slots[at] >= 0:
         i = slots[at]
-        if hashes[i] == h and spans[i, 1] == a_len and spans[i, 3] == b_len:
-            same = True
-            for j in range(a_len):
-                if _byte(arena, spans[i, 0] + j) != _byte(buf, a + j):
-                    same = False
-                    break
-            if same:
-                for j in range(b_len):
-                    if _byte(arena, spans[i, 2] + j) != _byte(buf, b + j):
-                        same = False
-                        break
-            if same:
-                return np.int64(i)
+        if (
+            hashes[i] == h
+            and spans[i, 1] == a_len
+            and spans[i, 3] == b_len
+            and same(arena, spans[i, 0], buf, a, a_len)
+            and same(arena, spans[i, 2], buf, b, b_len)
+        ):
+            return np.int64(i)
         at = (at + np.uint64(1)) & mask
     return -1
 
 
 @njit(cache=True, nogil=True)
-def _space(buf: Any, at: int, end: int) -> int:
-    while at < end and (
-        _byte(buf, at) == 32 or _byte(buf, at) == 10 or _byte(buf, at) == 13 or _byte(buf, at) == 9
-    ):
-        at += 1
-    return at
-
-
-@njit(cache=True, nogil=True)
-def _text(buf: Any, at: int, end: int) -> int:
-    """Index of the closing quote of plain ASCII text that starts at ``at``, or -1."""
-    while at < end and _PLAIN[_byte(buf, at)]:
-        at += 1
-    return at if at < end and _byte(buf, at) == 34 else -1
-
-
-@njit(cache=True, nogil=True)
 def _key(buf: Any, at: int, length: int) -> int:
-    """0 source, 1 metric, 2 value, 3 timestamp, -1 any other."""
+    """0 source, 1 metric, 2 value, 3 timestamp, 4 values, -1 any other."""
     if length == 6:
         if (
-            _byte(buf, at) == 115
-            and _byte(buf, at + 1) == 111
-            and _byte(buf, at + 2) == 117
-            and _byte(buf, at + 3) == 114
-            and _byte(buf, at + 4) == 99
-            and _byte(buf, at + 5) == 101
+            byte(buf, at) == 118
+            and byte(buf, at + 1) == 97
+            and byte(buf, at + 2) == 108
+            and byte(buf, at + 3) == 117
+            and byte(buf, at + 4) == 101
+            and byte(buf, at + 5) == 115
+        ):
+            return 4
+        if (
+            byte(buf, at) == 115
+            and byte(buf, at + 1) == 111
+            and byte(buf, at + 2) == 117
+            and byte(buf, at + 3) == 114
+            and byte(buf, at + 4) == 99
+            and byte(buf, at + 5) == 101
         ):
             return 0
         if (
-            _byte(buf, at) == 109
-            and _byte(buf, at + 1) == 101
-            and _byte(buf, at + 2) == 116
-            and _byte(buf, at + 3) == 114
-            and _byte(buf, at + 4) == 105
-            and _byte(buf, at + 5) == 99
+            byte(buf, at) == 109
+            and byte(buf, at + 1) == 101
+            and byte(buf, at + 2) == 116
+            and byte(buf, at + 3) == 114
+            and byte(buf, at + 4) == 105
+            and byte(buf, at + 5) == 99
         ):
             return 1
     elif length == 5:
         if (
-            _byte(buf, at) == 118
-            and _byte(buf, at + 1) == 97
-            and _byte(buf, at + 2) == 108
-            and _byte(buf, at + 3) == 117
-            and _byte(buf, at + 4) == 101
+            byte(buf, at) == 118
+            and byte(buf, at + 1) == 97
+            and byte(buf, at + 2) == 108
+            and byte(buf, at + 3) == 117
+            and byte(buf, at + 4) == 101
         ):
             return 2
     elif length == 9 and (
-        _byte(buf, at) == 116
-        and _byte(buf, at + 1) == 105
-        and _byte(buf, at + 2) == 109
-        and _byte(buf, at + 3) == 101
-        and _byte(buf, at + 4) == 115
-        and _byte(buf, at + 5) == 116
-        and _byte(buf, at + 6) == 97
-        and _byte(buf, at + 7) == 109
-        and _byte(buf, at + 8) == 112
+        byte(buf, at) == 116
+        and byte(buf, at + 1) == 105
+        and byte(buf, at + 2) == 109
+        and byte(buf, at + 3) == 101
+        and byte(buf, at + 4) == 115
+        and byte(buf, at + 5) == 116
+        and byte(buf, at + 6) == 97
+        and byte(buf, at + 7) == 109
+        and byte(buf, at + 8) == 112
     ):
         return 3
     return -1
-
-
-@njit(cache=True, nogil=True)
-def _number(buf: Any, address: Any, at: Any, end: Any) -> Any:
-    """(index behind the number or -1, its double, its int where it is a plain one, else _BAD)."""
-    start = at
-    negative = False
-    if at < end and _byte(buf, at) == 45:
-        negative = True
-        at += 1
-    mantissa: Any = np.int64(0)
-    digits = 0
-    exponent: Any = 0
-    if at < end and _byte(buf, at) == 48:
-        at += 1
-        digits = 0
-    else:
-        first = at
-        while at < end and _byte(buf, at) >= 48 and _byte(buf, at) <= 57:
-            mantissa = mantissa * 10 + (np.int64(_byte(buf, at)) - 48)
-            at += 1
-        digits = at - first
-        if digits == 0:
-            return -1, 0.0, _BAD
-    plain = True
-    if at < end and _byte(buf, at) == 46:
-        plain = False
-        at += 1
-        first = at
-        while at < end and _byte(buf, at) >= 48 and _byte(buf, at) <= 57:
-            mantissa = mantissa * 10 + (np.int64(_byte(buf, at)) - 48)
-            at += 1
-        if at == first:
-            return -1, 0.0, _BAD
-        digits += at - first
-        exponent = -(at - first)
-    if digits > 18:
-        # the mantissa has overflowed: only its text is right
-        mantissa = np.int64(9223372036854775807)
-        plain = False
-    if at < end and (_byte(buf, at) == 101 or _byte(buf, at) == 69):
-        plain = False
-        at += 1
-        sign = 1
-        if at < end and (_byte(buf, at) == 43 or _byte(buf, at) == 45):
-            if _byte(buf, at) == 45:
-                sign = -1
-            at += 1
-        first = at
-        power: Any = 0
-        while at < end and _byte(buf, at) >= 48 and _byte(buf, at) <= 57:
-            if power < 10000:
-                power = power * 10 + (np.int64(_byte(buf, at)) - 48)
-            at += 1
-        if at == first:
-            return -1, 0.0, _BAD
-        exponent += sign * power
-    if mantissa <= 9007199254740992 and exponent >= -22 and exponent <= 22:
-        x = np.float64(mantissa)
-        if exponent < 0:
-            x = x / _POWERS[-exponent]
-        else:
-            x = x * _POWERS[exponent]
-        # an integer has no negative zero, for the strict decoder either
-        if negative and not (plain and mantissa == 0):
-            x = -x
-    else:
-        x = _strtod(address + np.uintp(start), np.uintp(0))
-        if not np.isfinite(x):
-            return -1, 0.0, _BAD
-    if plain:
-        return at, x, -mantissa if negative else mantissa
-    return at, x, _BAD
 
 
 @njit(cache=True, nogil=True)
@@ -304,17 +229,26 @@ def _scan(
     spans: Any,
     arena: Any,
     codes: Any,
+    wide: Any,
     status: Any,
     out_code: Any,
     out_time: Any,
     out_value: Any,
+    out_shape: Any,
+    out_first: Any,
+    out_known: Any,
+    numbers: Any,
 ) -> None:
+    w_arena, s_slots, s_hash, shape, w_names, e_slots, e_hash, entry, _, w_codes = wide
+    places = np.empty((MOST_VALUES if len(numbers) else 0, 2), dtype=np.int64)
+    free = 0
     begin = 0
     for i in range(len(ends)):
         end = ends[i]
-        at = _space(buf, begin, end)
+        size = end - begin
+        at = space(buf, begin, end)
         begin = end
-        if at >= end or _byte(buf, at) != 123:
+        if at >= end or byte(buf, at) != 123 or size > MAX_BYTES:
             continue
         at += 1
         seen = 0
@@ -323,14 +257,16 @@ def _scan(
         b = 0
         b_len = 0
         value = 0.0
-        time = _BAD
+        time = BAD
+        count = 0
+        names_hash = np.uint64(0)
         ok = True
         while True:
-            at = _space(buf, at, end)
-            if at >= end or _byte(buf, at) != 34:
+            at = space(buf, at, end)
+            if at >= end or byte(buf, at) != 34:
                 ok = False
                 break
-            close = _text(buf, at + 1, end)
+            close = text(buf, at + 1, end)
             if close < 0:
                 ok = False
                 break
@@ -339,17 +275,17 @@ def _scan(
                 ok = False
                 break
             seen |= 1 << key
-            at = _space(buf, close + 1, end)
-            if at >= end or _byte(buf, at) != 58:
+            at = space(buf, close + 1, end)
+            if at >= end or byte(buf, at) != 58:
                 ok = False
                 break
-            at = _space(buf, at + 1, end)
+            at = space(buf, at + 1, end)
             if at >= end:
                 ok = False
                 break
-            if _byte(buf, at) == 34:
-                close = _text(buf, at + 1, end)
-                if close < 0 or key == 2:
+            if byte(buf, at) == 34:
+                close = text(buf, at + 1, end)
+                if close < 0 or key == 2 or key == 4:
                     ok = False
                     break
                 if key == 0:
@@ -361,17 +297,25 @@ def _scan(
                 else:
                     time = parse_iso(buf, at + 1, close - at - 1)
                 at = close + 1
+            elif key == 4:
+                if byte(buf, at) != 123 or not len(numbers):
+                    ok = False
+                    break
+                at, count, names_hash = values_of(buf, address, at, end, places, numbers, free)
+                if at < 0:
+                    ok = False
+                    break
             else:
                 if key < 2:
                     ok = False
                     break
-                at, x, whole = _number(buf, address, at, end)
+                at, x, whole = number(buf, address, at, end)
                 if at < 0:
                     ok = False
                     break
                 if key == 2:
                     value = x
-                elif whole != _BAD and whole > 0:
+                elif whole != BAD and whole > 0:
                     if whole < 10_000_000_000:
                         time = whole * 1_000_000
                     elif whole < 10_000_000_000_000:
@@ -381,21 +325,53 @@ def _scan(
                     else:
                         time = whole // 1_000
                     if time < 31_536_000_000_000 or time >= 7_258_118_400_000_000:
-                        time = _BAD
-            at = _space(buf, at, end)
+                        time = BAD
+            at = space(buf, at, end)
             if at >= end:
                 ok = False
                 break
-            if _byte(buf, at) == 44:
+            if byte(buf, at) == 44:
                 at += 1
                 continue
-            if _byte(buf, at) == 125:
-                at = _space(buf, at + 1, end)
+            if byte(buf, at) == 125:
+                at = space(buf, at + 1, end)
                 ok = at == end
                 break
             ok = False
             break
-        if not ok or seen != 15 or time == _BAD:
+        if not ok or time == BAD:
+            continue
+        if seen == 25:
+            i_shape = find_shape(
+                s_slots, s_hash, shape, w_names, w_arena, buf, places, count, names_hash
+            )
+            if i_shape < 0:
+                continue
+            i_entry = find_entry(e_slots, e_hash, entry, w_arena, buf, a, a_len, shape[i_shape, 2])
+            if i_entry < 0:
+                continue
+            known = 0
+            rank = shape[i_shape, 0]
+            code = entry[i_entry, 3]
+            for j in range(count):
+                x = numbers[free + j]
+                if x == x:
+                    # a value without a series yet, or one that is refused
+                    if w_codes[code + w_names[rank + j, 2]] < 0 or abs(x) > LARGEST:
+                        known = -1
+                        break
+                    known += 1
+            if known <= 0:
+                continue
+            status[i] = 2
+            out_code[i] = i_entry
+            out_time[i] = time
+            out_shape[i] = i_shape
+            out_first[i] = free
+            out_known[i] = known
+            free += count
+            continue
+        if seen != 15:
             continue
         i_name = _find(slots, hashes, spans, arena, buf, a, a_len, b, b_len)
         if i_name < 0:
@@ -404,3 +380,110 @@ def _scan(
         out_code[i] = codes[i_name]
         out_time[i] = time
         out_value[i] = value
+
+
+def spread(
+    scanned: Scanned,
+    wide: WideTable,
+    count: NDArray[np.int64],
+    partition: NDArray[np.int32],
+    offset: NDArray[np.int64],
+    listed: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64]],
+) -> tuple[
+    NDArray[np.int64], NDArray[np.int32], NDArray[np.float64], NDArray[np.int32], NDArray[np.int64]
+]:
+    """(event time, series, value, partition, offset) of every single value, in their order.
+
+    The i-th message has ``count[i]`` of them: its own, those of a wide event that the scanner was
+    sure of, or as many of the rest of ``listed`` (first int64 [n], -1 for none; codes and values,
+    one behind the other) as the strict decoder found.
+    """
+    total = int(count.sum())
+    out = (
+        np.empty(total, dtype=np.int64),
+        np.empty(total, dtype=np.int32),
+        np.empty(total, dtype=np.float64),
+        np.empty(total, dtype=np.int32),
+        np.empty(total, dtype=np.int64),
+    )
+    _spread(
+        wide.arrays(), scanned.status, scanned.time, scanned.code, scanned.value, scanned.shape,
+        scanned.first, scanned.numbers, count, partition, offset, *listed, *out,
+    )  # fmt: skip
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _spread(
+    wide: Any, status: Any, time: Any, code: Any, value: Any, shape_of: Any, first: Any,
+    numbers: Any, count: Any, partition: Any, offset: Any, listed_first: Any, listed_code: Any,
+    listed_value: Any, out_time: Any, out_code: Any, out_value: Any, out_partition: Any,
+    out_offset: Any,
+) -> None:  # fmt: skip
+    _, _, _, shape, names, _, _, entry, _, codes = wide
+    at = 0
+    for i in range(len(status)):
+        begin = at
+        if listed_first[i] >= 0:
+            for j in range(count[i]):
+                out_code[at] = listed_code[listed_first[i] + j]
+                out_value[at] = listed_value[listed_first[i] + j]
+                at += 1
+        elif status[i] == 2:
+            rank, base = shape[shape_of[i], 0], entry[code[i], 3]
+            for j in range(shape[shape_of[i], 1]):
+                x = numbers[first[i] + j]
+                if x == x:
+                    out_code[at] = codes[base + names[rank + j, 2]]
+                    out_value[at] = x
+                    at += 1
+        elif status[i] == 1:
+            out_code[at] = code[i]
+            out_value[at] = value[i]
+            at += 1
+        for j in range(begin, at):
+            out_time[j] = time[i]
+            out_partition[j] = partition[i]
+            out_offset[j] = offset[i]
+
+
+def schemas_of(scanned: Scanned, wide: WideTable) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """(number of the schema, code of the vector) of every message, int32 [n]; -1 for none."""
+    schema = np.full(len(scanned.status), -1, dtype=np.int32)
+    vector = np.full(len(scanned.status), -1, dtype=np.int32)
+    _schemas(wide.arrays(), scanned.status, scanned.code, schema, vector)
+    return schema, vector
+
+
+@njit(cache=True, nogil=True)
+def _schemas(wide: Any, status: Any, code: Any, schema: Any, vector: Any) -> None:
+    _, _, _, _, _, _, _, entry, vectors, _ = wide
+    for i in range(len(status)):
+        if status[i] == 2 and vectors[code[i]] >= 0:
+            schema[i] = entry[code[i], 2]
+            vector[i] = vectors[code[i]]
+
+
+def together(
+    scanned: Scanned, wide: WideTable, at: NDArray[np.int64], k: int
+) -> NDArray[np.float64]:
+    """The values of wide events that the scanner was sure of, by sorted name, float64 [len(at), k].
+
+    Rows of other messages are left as they are: nan.
+    """
+    out = np.full((len(at), k), np.nan)
+    _together(wide.arrays(), scanned.status, scanned.shape, scanned.first, scanned.numbers, at, out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _together(
+    wide: Any, status: Any, shape_of: Any, first: Any, numbers: Any, at: Any, out: Any
+) -> None:
+    _, _, _, shape, names, _, _, _, _, _ = wide
+    for row in range(len(at)):
+        i = at[row]
+        if status[i] == 2:
+            rank = shape[shape_of[i], 0]
+            for j in range(out.shape[1]):
+                out[row, names[rank + j, 2]] = numbers[first[i] + j]

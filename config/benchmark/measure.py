@@ -12,22 +12,25 @@ from typing import Any
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from config.benchmark.load import messages
+from config.benchmark.load import messages, wide_messages
 from config.benchmark.runs import Measured
 from streams.producer import TopicProducer
 
 PARTITIONS = 4
 KINDS = ("online", "forest", "models")  # no stored model, the forest, all of them
+BARE = {"wide": "bare-wide"}  # what stands beside a kind, where it is not `bare`
 CHILD_TIMEOUT_S = 900
 
 
-def fill(client: dict[str, Any], topic: str, events: int, series: int) -> None:
-    """Make the topic and write its events."""
+def fill(
+    client: dict[str, Any], topic: str, events: int, series: int, *, wide: bool = False
+) -> None:
+    """Make the topic and write its events: single values, or wide ones of so many sources."""
     admin = AdminClient(client)
     wanted = NewTopic(topic, PARTITIONS, 1, config={"retention.ms": "-1"})
     admin.create_topics([wanted])[topic].result(30)
     with TopicProducer(client) as producer:
-        producer.send_many(topic, messages(events, series))
+        producer.send_many(topic, (wide_messages if wide else messages)(events, series))
 
 
 def drop(client: dict[str, Any], topics: list[str]) -> None:
@@ -68,7 +71,7 @@ def interleaved(
     found: dict[str, list[Measured]] = {kind: [] for kind in ("bare", *kinds)}
     ratios: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
     for number in range(rounds):
-        base = one("bare")
+        base = one(BARE.get(kinds[0], "bare"))
         found["bare"].append(base)
         for kind in kinds:
             measured = one(kind)

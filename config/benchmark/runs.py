@@ -48,7 +48,15 @@ class _Event(msgspec.Struct, gc=False):
     timestamp: str
 
 
-def bare(client: dict[str, Any], topic: str, partitions: int, events: int) -> Measured:
+class _WideEvent(msgspec.Struct, gc=False):
+    source: str
+    values: dict[str, float | None]
+    timestamp: str
+
+
+def bare(
+    client: dict[str, Any], topic: str, partitions: int, events: int, *, wide: bool = False
+) -> Measured:
     """Consume and msgspec decode, nothing else: what no consumer in Python can beat by much."""
     consumer = Consumer(
         {
@@ -60,7 +68,7 @@ def bare(client: dict[str, Any], topic: str, partitions: int, events: int) -> Me
         }
     )
     consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in range(partitions)])
-    decode = msgspec.json.Decoder(_Event).decode
+    decode: Callable[[bytes], Any] = msgspec.json.Decoder(_WideEvent if wide else _Event).decode
     gc.collect()
     gc.disable()
     before = _rss_mb()
@@ -77,9 +85,16 @@ def bare(client: dict[str, Any], topic: str, partitions: int, events: int) -> Me
 
 
 def whole(
-    config: VigilConfig, topic: str, prepare: Callable[[Stream], None] | None = None
+    config: VigilConfig,
+    topic: str,
+    prepare: Callable[[Stream], None] | None = None,
+    *,
+    values: int = 1,
 ) -> Measured:
-    """`runconsumer` to the log's end, in a database of the benchmark's own, emptied before."""
+    """`runconsumer` to the log's end, in a database of the benchmark's own, emptied before.
+
+    ``values`` that each message has: messages are what is counted.
+    """
     name = f"benchmark-{topic}"[:100]
     with connection.cursor() as cursor:
         cursor.execute("TRUNCATE streams_stream, streams_rollup CASCADE")
@@ -97,4 +112,6 @@ def whole(
     settle()
     before = _rss_mb()
     totals = runner.run()
-    return Measured(totals.events, totals.wall_s, totals.cpu_s, _rss_mb(), before, totals.onsets)
+    return Measured(
+        totals.events // values, totals.wall_s, totals.cpu_s, _rss_mb(), before, totals.onsets
+    )

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from streams import fastjson
-from streams.codec import Codec, Decoded, _Event
+from streams.codec import Codec, Decoded, _Event, joined
 from streams.series import SeriesIndex
+from streams.vectors import MOST_SCHEMAS, MOST_VALUES
+from streams.widejson import WideTable
 from tests.streams.messages import in_order
 
 NAMES = [("web-1", "cpu"), ("web-1", "mem"), ("web-2", "cpu"), ("a", "a"), ("ab", "c"), ("a", "bc")]
@@ -27,7 +29,7 @@ FIRST = [
 def strict_codec() -> Codec:
     """A codec whose every message goes the strict way."""
     codec = Codec(SeriesIndex())
-    codec._names = Unlearning()
+    codec._names, codec._wide = Unlearning(), UnlearningWide()
     return codec
 
 
@@ -35,6 +37,13 @@ class Unlearning(fastjson.NameTable):
     """A table that never knows a series, so that no message is ever sure."""
 
     def add(self, source: str, metric: str, code: int) -> None:
+        pass
+
+
+class UnlearningWide(WideTable):
+    """The same of wide events."""
+
+    def learn(self, source: str, given: Any, codes: Any, vector: int) -> None:
         pass
 
 
@@ -51,29 +60,35 @@ def bits(decoded: Decoded) -> list[tuple[Any, ...]]:
     )
 
 
-def assert_agree(messages: list[bytes]) -> int:
+def assert_agree(messages: list[bytes], first: list[bytes] = FIRST) -> int:
     """Both ways give the same; returns how many messages the scanner was sure of."""
     fast, strict = Codec(SeriesIndex()), strict_codec()
-    everything = in_order([*FIRST, *messages])
+    everything = in_order([*first, *messages])
     for codec in (fast, strict):
-        codec.decode(everything[: len(FIRST)])
-    rest = everything[len(FIRST) :]
+        codec.decode(everything[: len(first)])
+    rest = everything[len(first) :]
     one, other = fast.decode(rest), strict.decode(rest)
     found, expected = bits(one), bits(other)
     differ = sorted(set(found) ^ set(expected))[:4]
-    shown = [messages[d[0] - len(FIRST)] for d in differ]
+    shown = [messages[d[0] - len(first)] for d in differ]
     assert found == expected, (differ, shown)
     assert one.rejects == other.rejects
     assert fast.index.names == strict.index.names
-    return sure_of(messages)
+    assert [v.columns for v in one.vectors] == [v.columns for v in other.vectors]
+    for vector, same in zip(one.vectors, other.vectors, strict=True):
+        for name in ("event_time", "series", "values", "partition", "offset"):
+            assert getattr(vector, name).tobytes() == getattr(same, name).tobytes(), name
+        assert vector.committable == same.committable
+    return sure_of(messages, [m.value() or b"" for m in everything[: len(first)]])
 
 
-def sure_of(messages: list[bytes]) -> int:
+def sure_of(messages: list[bytes], first: list[bytes] = FIRST) -> int:
     codec = Codec(SeriesIndex())
-    codec.decode(in_order(FIRST))
+    codec.decode(in_order(first))
     buffer = np.frombuffer(b"".join(messages) + b"\n", dtype=np.uint8)
     ends = np.cumsum([len(m) for m in messages])
-    return int((fastjson.scan(buffer, ends, codec._names)[0] == fastjson.DONE).sum())
+    found = fastjson.scan(buffer, ends, codec._names, codec._wide)
+    return int((found.status != fastjson.SLOW).sum())
 
 
 def space(chance: random.Random) -> str:
@@ -249,12 +264,10 @@ def test_a_table_that_grew_still_finds_every_series() -> None:
     ]
     codec.decode(in_order(messages))
     buffer = np.frombuffer(b"".join(messages) + b"\n", dtype=np.uint8)
-    status, code, _, value = fastjson.scan(
-        buffer, np.cumsum([len(m) for m in messages]), codec._names
-    )
-    assert (status == fastjson.DONE).all()
-    assert code.tolist() == list(range(9_000))
-    assert value.tolist() == list(range(9_000))
+    found = fastjson.scan(buffer, np.cumsum([len(m) for m in messages]), codec._names, codec._wide)
+    assert (found.status == fastjson.DONE).all()
+    assert found.code.tolist() == list(range(9_000))
+    assert found.value.tolist() == list(range(9_000))
 
 
 def test_the_border_between_source_and_metric_is_part_of_the_name() -> None:
@@ -270,3 +283,147 @@ def test_the_strict_decoder_is_what_the_tests_compare_with() -> None:
     strict = strict_codec()
     strict.decode(in_order(FIRST))
     assert strict._names.size == 0
+    assert len(strict._wide) == 0
+
+
+# -- wide events ----------------------------------------------------------------------------------
+
+SETS = [
+    ("cpu", "mem"),
+    ("mem", "cpu"),
+    ("cpu", "mem", "disk"),
+    ("a", "b", "c", "d", "e"),
+    ("solo",),
+]
+
+
+def wide_first() -> list[bytes]:
+    """Every source with every order of names, one value missing at first."""
+    found = list(FIRST)
+    for source in ("web-1", "ab", "a"):
+        for names in SETS:
+            body = dict.fromkeys(names, 1.0) | ({names[-1]: None} if len(names) > 2 else {})
+            whole_event = {"source": source, "values": body, "timestamp": 1_704_067_200}
+            found.append(json.dumps(whole_event).encode())
+    return found
+
+
+def wide_message(chance: random.Random) -> bytes:
+    def s() -> str:
+        return space(chance)
+
+    names = list(chance.choice(SETS))
+    usual = chance.random() < 0.7
+    if chance.random() < 0.08:
+        names.append(chance.choice(("cpu", "new", "vector: cpu + mem", "")))
+    if chance.random() < 0.05:
+        chance.shuffle(names)
+    if chance.random() < 0.04:
+        names.pop()
+
+    def one() -> str:
+        if chance.random() < 0.1:
+            return chance.choice(("null", "null", "null", "nul", "nulL", "NaN", "{}", '"1"'))
+        return written(chance) if usual else number(chance)
+
+    def name(of: str) -> str:
+        return text(chance, of) if of and chance.random() < 0.2 else json.dumps(of)
+
+    inside = ",".join(f"{s()}{name(of)}{s()}:{s()}{one()}{s()}" for of in names)
+    fields = [
+        ("source", text(chance, chance.choice(("web-1", "ab", "a")))),
+        ("values", f"{{{inside}}}"),
+        ("timestamp", '"2024-01-01T12:00:00Z"' if usual else timestamp(chance)),
+    ]
+    chance.shuffle(fields)
+    roll = chance.random()
+    if roll < 0.03:
+        fields.append(chance.choice(fields))
+    elif roll < 0.06:
+        extra = (("metric", '"cpu"'), ("value", "1"), ("valuez", "{}"), ("values", "null"))
+        fields.insert(chance.randint(0, 3), chance.choice(extra))
+    elif roll < 0.08:
+        fields.pop()
+    elif roll < 0.1:
+        fields[0] = (fields[0][0], chance.choice(("[]", "1", '"x"', "{}", "null")))
+    body = (
+        f"{s()}{{{','.join(f'{s()}{json.dumps(k)}{s()}:{s()}{v}{s()}' for k, v in fields)}}}{s()}"
+    )
+    if chance.random() < 0.04:
+        body = body[: chance.randrange(len(body) + 1)] + chance.choice(("", "}", "}}", ",", "x"))
+    return body.encode()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_wide_events_decode_to_the_same_bits(seed: int) -> None:
+    chance = random.Random(seed)
+    messages = [
+        wide_message(chance) if chance.random() < 0.8 else message(chance) for _ in range(8_000)
+    ]
+    sure = assert_agree(messages, wide_first())
+    assert 1_500 < sure < 7_500
+
+
+def test_random_bytes_in_wide_events_are_never_read_differently() -> None:
+    chance = random.Random(19)
+    messages = []
+    for _ in range(8_000):
+        raw = bytearray(wide_message(chance))
+        for _ in range(chance.randint(1, 3)):
+            if raw:
+                raw[chance.randrange(len(raw))] = chance.choice(
+                    b'{}[],:"\\0159eE+-. \x00\xff\x80aZTnul'
+                )
+        messages.append(bytes(raw))
+    assert_agree(messages, wide_first())
+
+
+def test_wide_events_in_any_pieces_give_the_same() -> None:
+    """A schema is learnt in the middle of one: what comes before it and after it are in order."""
+    chance = random.Random(5)
+    messages = in_order([wide_message(chance) for _ in range(3_000)])
+    whole_codec = strict_codec()
+    expected = whole_codec.decode(messages)
+    for size in (1, 7, 500):
+        codec = Codec(SeriesIndex())
+        parts = [codec.decode(messages[i : i + size]) for i in range(0, len(messages), size)]
+        found = joined(parts)
+        assert bits(found) == bits(expected)
+        assert codec.index.names == whole_codec.index.names
+        other = {v.columns: v for v in expected.vectors}
+        assert {v.columns for v in found.vectors} == set(other)
+        for vector in found.vectors:
+            assert vector.values.tobytes() == other[vector.columns].values.tobytes()
+            assert vector.series.tobytes() == other[vector.columns].series.tobytes()
+            assert vector.offset.tobytes() == other[vector.columns].offset.tobytes()
+
+
+def event_of(source: str, **values: float | None) -> bytes:
+    return json.dumps({"source": source, "values": values, "timestamp": 1_704_067_200}).encode()
+
+
+def test_the_scanner_is_sure_of_a_wide_event_from_its_second_on() -> None:
+    first = [event_of("a", x=1, y=None), event_of("b", y=1, x=2)]
+    assert sure_of([event_of("a", x=2, y=None), event_of("a", y=None, x=4)], first) == 2
+    assert sure_of([event_of("a", x=2, y=3), event_of("b", x=None, y=None)], first) == 0
+    assert sure_of([event_of("c", x=2, y=3)], first) == 0  # a source it has not seen
+    assert sure_of([event_of("b", x=2, y=3), event_of("b", x=None, y=3)], first) == 2
+    assert sure_of([event_of("b", x=1.1e300, y=3)], first) == 0
+
+
+def test_limits_of_schemas_and_sizes_are_those_of_the_strict_way() -> None:
+    many = [event_of("a", **{"x": 1.0, f"y{i}": 2.0}) for i in range(MOST_SCHEMAS + 3)]
+    assert_agree(many * 3, many)
+    broad = event_of("a", **{f"v{i:03}": float(i) for i in range(MOST_VALUES + 5)})
+    assert assert_agree([broad] * 3, [broad]) == 3  # one by one only
+    padded = event_of("a", x=1, y=2)[:-1] + b" " * 1_000_000 + b"}"
+    assert assert_agree([padded], [event_of("a", x=1, y=2)]) == 0
+    single = FIRST[0][:-1] + b" " * 1_000_000 + b"}"
+    assert assert_agree([single]) == 0
+
+
+def test_tables_of_wide_events_grow() -> None:
+    sources = [f"source-{i}-{'x' * (i % 50)}" for i in range(700)]
+    sets = [{f"m{j}-{s}": 1.5 for j in range(2 + s)} for s in range(7)]
+    messages = [event_of(source, **sets[i % 7]) for i, source in enumerate(sources)]
+    assert assert_agree(messages * 2, messages) == 1_400

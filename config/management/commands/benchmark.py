@@ -19,6 +19,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from config.benchmark import latency, measure
+from config.benchmark.load import VALUES
 from config.benchmark.model import promote_models
 from config.benchmark.runs import Measured, bare, whole
 from config.embedded.errors import EmbeddedError
@@ -45,6 +46,11 @@ class Command(BaseCommand):
         parser.add_argument("--rounds", type=int, default=5)
         parser.add_argument("--events", type=int, default=EVENTS)
         parser.add_argument("--series", type=int, default=1_000, help="of the main measure")
+        parser.add_argument(
+            "--wide",
+            action="store_true",
+            help="measure instead wide events: --events messages of eight values each",
+        )
         parser.add_argument("--quick", action="store_true", help="leave out 1 to 100,000 series")
         parser.add_argument(
             "--latency",
@@ -54,7 +60,9 @@ class Command(BaseCommand):
         parser.add_argument("--rate", type=float, default=1_000, help="events/s of --latency")
         parser.add_argument("--seconds", type=float, default=20, help="length of --latency")
         parser.add_argument(
-            "--run", choices=("bare", "online", "forest", "models"), help="(one inner run)"
+            "--run",
+            choices=("bare", "online", "forest", "models", "bare-wide", "wide"),
+            help="(one inner run)",
         )
         parser.add_argument("--topic", help="(of an inner run)")
 
@@ -71,10 +79,18 @@ class Command(BaseCommand):
             self._child(env, "migrate", "--skip-checks", "--verbosity", "0")
             if options["latency"]:
                 figures = self._latency(env, options)
+            elif options["wide"]:
+                figures = self._wide(stack, env, options)
             else:
                 figures = self._measure(stack, env, options)
         if options["latency"]:
             self._latencies(figures)
+        elif options["wide"]:
+            self.stdout.write(
+                f"\n{figures['events']:,} messages of {len(VALUES)} values, {figures['sources']:,}"
+                f" sources, median of {figures['rounds']} rounds\n"
+            )
+            self._rows({kind: figures[kind] for kind in ("bare", "wide")})
         else:
             self._table(figures)
         if options["json"]:
@@ -94,8 +110,11 @@ class Command(BaseCommand):
         )
         client = config.kafka.client_config()
         topic = options["topic"]
-        if run == "bare":
-            return bare(client, topic, measure.PARTITIONS, options["events"])
+        if run.startswith("bare"):
+            wide = run == measure.BARE["wide"]
+            return bare(client, topic, measure.PARTITIONS, options["events"], wide=wide)
+        if run == "wide":
+            return whole(config, topic, values=len(VALUES))
         return whole(config, topic, partial(promote_models, algorithms=stored))
 
     def _servers(self, stack: ExitStack) -> dict[str, str]:
@@ -187,6 +206,23 @@ class Command(BaseCommand):
                     self.stdout.write,
                 )
         return figures
+
+    def _wide(
+        self, stack: ExitStack, env: dict[str, str], options: dict[str, Any]
+    ) -> dict[str, Any]:
+        client, topic = self._client(env), f"vigil-benchmark-{uuid.uuid4().hex[:8]}"
+        events = options["events"] if options["events"] != EVENTS else EVENTS // 4
+        sources, rounds = options["series"], options["rounds"]
+        self.stdout.write(f"writing {events:,} wide events of {sources:,} sources …")
+        stack.callback(lambda: measure.drop(client, [topic]))
+        measure.fill(client, topic, events, sources, wide=True)
+        figures: dict[str, Any] = measure.interleaved(
+            ("wide",),
+            rounds,
+            partial(self._one, topic, events, sources, env),
+            self.stdout.write,
+        )
+        return figures | {"events": events, "sources": sources, "rounds": rounds}
 
     @staticmethod
     def _one(topic: str, events: int, series: int, env: dict[str, str], kind: str) -> Measured:
