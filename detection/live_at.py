@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from django.db.models import Max, Min, Sum
+from django.db.models import F, Max, Min, Sum
 from django.utils.dateparse import parse_datetime
 
 from detection.models import ScoringVersion, VersionLog
@@ -167,8 +167,9 @@ def _by_event(moment: dt.datetime, stream: str) -> list[_Place]:
     segments = Rollup.objects.filter(minute=minute)
     if stream:
         segments = segments.filter(incarnation__stream__name=stream)
+    # A segment is not cut where a version changes: it reaches at least as far as it has events.
     spans = segments.values("incarnation", "partition").annotate(
-        first=Min("first_offset"), last=Max("first_offset"), n=Sum("count")
+        first=Min("first_offset"), last=Max(F("first_offset") + F("count") - 1), n=Sum("count")
     )
     places: list[_Place] = []
     for span in spans.order_by("incarnation", "partition"):

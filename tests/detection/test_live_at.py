@@ -102,12 +102,21 @@ def segment(minute: dt.datetime, partition: int, offset: int, count: int = 6) ->
     )  # fmt: skip
 
 
+def test_by_event_time_a_change_amid_a_segment_is_seen(history: Both) -> None:
+    segment(NOON, 0, 495, count=6)  # the last one at 500 at the earliest
+    (live,) = live_at(NOON, "event")
+    assert [one.version for one in live.versions] == list(history)
+    Rollup.objects.update(count=5)
+    (live,) = live_at(NOON, "event")
+    assert [one.version for one in live.versions] == [history[0]]
+
+
 def test_by_event_time_it_is_what_scored_that_minutes_events_however_late(history: Both) -> None:
     one, two = history
     early = NOON - dt.timedelta(days=3)
     segment(early, 0, 450)
     segment(early, 0, 510)  # read after the change
-    segment(early, 1, 699)
+    segment(early, 1, 694)
     (live,) = live_at(early + dt.timedelta(seconds=42), "event")
     assert [(v.version, [p.partition for p in v.partitions]) for v in live.versions] == [
         (one, [0, 1]), (two, [0]),
