@@ -196,6 +196,22 @@ def set_enabled(rule: Rule, enabled: bool, user: Actor, *, via: str = "page") ->
         audit.record(user, AuditEntry.Action.CHANGED, row, before, _facts(row), via=via)
 
 
+def keep_solved(rule: Rule, score: float | None) -> None:
+    """The least score that a budget asks for, for the evaluator; None where there is no budget."""
+    at = timezone.now() if score is not None else None
+    Rule.objects.filter(pk=rule.pk).update(solved_score=score, solved_at=at)
+
+
+def rename(rule: Rule, name: str, user: Actor) -> None:
+    """Another name; raises RuleError where it can't be one."""
+    with transaction.atomic():
+        row = Rule.objects.select_for_update(of=("self",)).select_related("live").get(pk=rule.pk)
+        before = _facts(row)
+        row.name = checked_name(name, row.pk)
+        row.save(update_fields=["name"])
+        audit.record(user, AuditEntry.Action.CHANGED, row, before, _facts(row))
+
+
 def draft_of_version(rule: Rule, version: RuleVersion, user: Actor) -> None:
     """Take an old version up as a draft: it goes through the preview like any other."""
     save_draft(rule, RuleSpec.read(version.spec), user)

@@ -1,0 +1,313 @@
+"""Rules: the list, the editor with its preview, history. Views parse, query, render.
+
+Nothing becomes live, and nothing is switched on or off, but from a preview of that very spec: the
+preview hands out a token, and the change asks for it.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.db.models import Count, Q
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from alerts import past, rehearsal, rule_form, rules, yaml_text
+from alerts.models import Rule, RuleVersion
+from alerts.preview import STEPS_S
+from alerts.problems import WrongError
+from alerts.rule_form import RuleForm
+from alerts.rules import RuleError
+from alerts.spec import RuleSpec
+from streams.roles import may_operate, operator_required
+
+SHOWN = 8
+MOST_SHOWN = 500
+LONGEST_YAML = 64_000
+
+
+@login_required
+@require_GET
+def rule_list(request: HttpRequest) -> HttpResponse:
+    """All rules: whether they count, whom they tell, what they sent lately."""
+    return render(request, "alerts/rule_list.html", _list(request))
+
+
+def _list(request: HttpRequest, **more: Any) -> dict[str, Any]:
+    rows = Rule.objects.select_related("live", "team", "draft_by").order_by("name")
+    since = timezone.now() - timedelta(days=7)
+    rows = rows.annotate(
+        opened=Count("incidents", Q(incidents__opened_at__gte=since), distinct=True)
+    )
+    shown = []
+    for rule in rows:
+        spec = rules.shown_spec(rule)
+        shown.append({
+            "rule": rule, "spec": spec, "sent": past.really_sent(rule.pk, since, timezone.now()),
+            "to": list(dict.fromkeys(step.receiver for step in spec.send)),
+        })  # fmt: skip
+    return {"rows": shown, "operator": may_operate(request.user), **more}
+
+
+@require_POST
+@operator_required
+def rule_new(request: HttpRequest) -> HttpResponseBase:
+    """A new rule, or a copy of another one, as a draft."""
+    name = request.POST.get("name", "")
+    spec = RuleSpec()
+    try:
+        copied = request.POST.get("copy", "")
+        if copied.isdecimal():
+            source = get_object_or_404(Rule, pk=int(copied[:12]))
+            spec, name = rules.shown_spec(source), name or f"{source.name[:90]} copy"
+        rule = rules.make(name, spec, request.user)
+    except RuleError as error:
+        context = _list(request, wrong=str(error), name=name[:200])
+        return render(request, "alerts/rule_list.html", context, status=400)
+    return redirect("rule", pk=rule.pk)
+
+
+@login_required
+@require_GET
+def rule_edit(request: HttpRequest, pk: int) -> HttpResponse:
+    """The editor; its preview comes right after the page."""
+    rule = _rule(pk)
+    form = rule_form.of_spec(rules.shown_spec(rule))
+    return render(request, "alerts/rule_edit.html", _editor(request, rule, form))
+
+
+@login_required
+@require_GET
+def rule_preview(request: HttpRequest, pk: int) -> HttpResponse:
+    """What the draft, or what is live, would have sent."""
+    rule = _rule(pk)
+    return render(request, "alerts/_preview.html", _preview(request, rule, rules.shown_spec(rule)))
+
+
+@require_POST
+@operator_required
+def rule_draft(request: HttpRequest, pk: int) -> HttpResponseBase:
+    """Keep what is edited, if it can be read, and preview it; else say what is wrong where."""
+    rule = _rule(pk)
+    before = rules.shown_spec(rule)
+    text = request.POST.get("yaml")
+    form = _of_yaml(text, before) if text is not None else rule_form.of_post(request.POST, before)
+    if form.spec is not None:
+        rules.save_draft(rule, form.spec, request.user)
+    whole = any(name in request.POST for name in ("add", "drop", "unsilence")) or (
+        "silence" in request.POST and request.headers.get("HX-Target") == "rule-card"
+    )
+    context = _editor(request, rule, form, text)
+    if request.headers.get("HX-Request") != "true":
+        if form.spec is not None:
+            return redirect(f"{request.path.removesuffix('draft')}?{request.GET.urlencode()}")
+        return render(request, "alerts/rule_edit.html", context, status=400)
+    if whole:
+        response = render(request, "alerts/_rule_card.html", context | {"fresh": True})
+        response["HX-Trigger"] = "drafted"
+        return response
+    if form.spec is not None:
+        context |= _preview(request, rule, form.spec)
+    return render(request, "alerts/_drafted.html", context)
+
+
+@require_POST
+@operator_required
+def rule_live(request: HttpRequest, pk: int) -> HttpResponseBase:
+    """Make the draft live, or switch the rule on or off: what was previewed, and nothing else."""
+    rule = _rule(pk)
+    spec = rules.shown_spec(rule)
+    if not rules.was_seen(request.POST.get("seen", ""), rule, spec, request.user):
+        messages.error(request, "It has changed since that preview. Look at this one, then go on.")
+        return redirect("rule", pk=pk)
+    try:
+        match request.POST.get("do"):
+            case "live":
+                score = _solved(rule, spec)
+                version = rules.make_live(rule, spec, request.user)
+                rules.keep_solved(rule, score)
+                messages.success(request, f"{version} is live: it counts from now on.")
+            case "on" | "off" as word:
+                rules.set_enabled(rule, word == "on", request.user)
+                messages.success(
+                    request, f"{rule.name} is {'on' if word == 'on' else 'off: it tells nobody'}."
+                )
+            case _:
+                return HttpResponse("do is live, on or off.", status=400)
+    except RuleError as error:
+        messages.error(request, str(error))
+    return redirect("rule", pk=pk)
+
+
+def _solved(rule: Rule, spec: RuleSpec) -> float | None:
+    if spec.when.budget_per_day is None:
+        return None
+    found = rehearsal.of_rule(rule, spec).solved
+    return found.score if found is not None else None
+
+
+@require_POST
+@operator_required
+def rule_discard(request: HttpRequest, pk: int) -> HttpResponseBase:
+    """Forget the draft; a rule that never was live goes with it."""
+    rule = _rule(pk)
+    if rules.discard(rule, request.user):
+        messages.success(request, f"The draft of {rule.name} is discarded.")
+        return redirect("rule", pk=pk)
+    messages.success(request, f"{rule.name} was never live and is gone.")
+    return redirect("rules")
+
+
+@require_http_methods(["GET", "POST"])
+@login_required
+def rule_history(request: HttpRequest, pk: int) -> HttpResponseBase:
+    """Versions with what changed between them; an operator takes an old one up as a draft."""
+    rule = _rule(pk)
+    if request.method == "POST":
+        return _revert(request, rule)
+    versions = list(rule.versions.select_related("created_by").order_by("-number")[:50])
+    pairs = zip(versions, [*versions[1:], None], strict=True)
+    changes = [
+        (version, rules.difference(RuleSpec.read(older.spec) if older else None,
+                                   RuleSpec.read(version.spec)))
+        for version, older in pairs
+    ]  # fmt: skip
+    draft = None
+    if rule.draft is not None:
+        draft = rules.difference(rules.live_spec(rule), RuleSpec.read(rule.draft))
+    context = {"rule": rule, "changes": changes, "draft": draft,
+               "operator": may_operate(request.user)}  # fmt: skip
+    return render(request, "alerts/rule_history.html", context)
+
+
+@operator_required
+def _revert(request: HttpRequest, rule: Rule) -> HttpResponseBase:
+    number = request.POST.get("number", "")
+    if not number.isdecimal():
+        return HttpResponse("number is that of a version.", status=400)
+    version = get_object_or_404(RuleVersion, rule=rule, number=int(number[:9]))
+    rules.draft_of_version(rule, version, request.user)
+    messages.success(request, f"The draft says what {version} said. Look at it, then make it live.")
+    return redirect("rule", pk=rule.pk)
+
+
+@require_POST
+@operator_required
+def rule_rename(request: HttpRequest, pk: int) -> HttpResponseBase:
+    """Give a rule another name."""
+    rule = _rule(pk)
+    try:
+        rules.rename(rule, request.POST.get("name", ""), request.user)
+    except RuleError as error:
+        messages.error(request, str(error))
+    return redirect("rule", pk=pk)
+
+
+# ---- Contexts ------------------------------------------------------------------------------------
+def _rule(pk: int) -> Rule:
+    return get_object_or_404(Rule.objects.select_related("live", "draft_by", "team"), pk=pk)
+
+
+def _of_yaml(text: str, before: RuleSpec) -> RuleForm:
+    try:
+        spec = rules.read_spec(yaml_text.read(text, longest=LONGEST_YAML))
+        if wrong := rules.unknown_names(spec):
+            raise WrongError(wrong)
+    except WrongError as error:
+        form = rule_form.of_spec(before)
+        form.spec = None
+        form.errors["yaml"] = " ".join(f"{p}." for p in error.problems)
+        return form
+    return rule_form.of_spec(spec)
+
+
+def _editor(
+    request: HttpRequest, rule: Rule, form: RuleForm, text: str | None = None
+) -> dict[str, Any]:
+    spec = form.spec or rules.shown_spec(rule)
+    as_yaml = text is not None or request.GET.get("as") == "yaml"
+    return {
+        "rule": rule, "form": form, "choices": rule_form.choices(form), "as_yaml": as_yaml,
+        "yaml": text if text is not None else yaml_text.written(spec.stored()),
+        "next": rules.next_number(rule), "operator": may_operate(request.user),
+        "days": _days(request), "fields": [*rule_form.TEXTS, "send", "silences", "form", "yaml",
+                                           *(f"send.{i}" for i in range(len(form.steps)))],
+        "advanced": _advanced(spec),
+    }  # fmt: skip
+
+
+def _advanced(spec: RuleSpec) -> bool:
+    """Whether the further conditions say anything."""
+    plain, when = RuleSpec(), spec.when
+    same = ("min_score", "budget_per_day", "direction", "min_duration_s", "share_of_series")
+    return bool(spec.match.tags) or any(getattr(when, n) != getattr(plain.when, n) for n in same)
+
+
+def _preview(request: HttpRequest, rule: Rule, spec: RuleSpec) -> dict[str, Any]:
+    days = _days(request)
+    compare = request.GET.get("compare") == "live" and rule.draft is not None
+    found = rehearsal.of_rule(rule, spec, days, with_live=compare)
+    context: dict[str, Any] = {
+        "rule": rule, "spec": spec, "found": found, "days": days, "all_days": rehearsal.DAYS,
+        "seen": rules.seen_token(rule, spec, request.user), "operator": may_operate(request.user),
+        "next": rules.next_number(rule), "step_s": STEPS_S[days], "compare": compare,
+    }  # fmt: skip
+    if found.run is not None:
+        every = found.run.notifications[::-1]
+        shown = MOST_SHOWN if request.GET.get("show") == "all" else SHOWN
+        context |= {"said": every[:shown], "more": len(every) - min(len(every), shown)}
+        context["funnel"] = _funnel(found, spec)
+        if found.live is not None:
+            mine = {(s.key, s.reason, s.at) for s in found.run.notifications}
+            theirs = {(s.key, s.reason, s.at) for s in found.live.notifications}
+            context |= {
+                "gone": [s for s in found.live.notifications[::-1]
+                         if (s.key, s.reason, s.at) not in mine][:shown],
+                "gone_count": len(theirs - mine), "new_count": len(mine - theirs),
+                "both_count": len(mine & theirs),
+                "new_keys": {f"{s.key}{s.number}" for s in found.run.notifications
+                             if (s.key, s.reason, s.at) not in theirs},
+            }  # fmt: skip
+    return context
+
+
+def _funnel(found: rehearsal.Rehearsal, spec: RuleSpec) -> list[dict[str, Any]]:
+    run, when = found.run, spec.when
+    if run is None:
+        return []
+    together = (
+        f"{when.count} in {rule_form.duration(when.within_s)} on {dict(rule_form.ON)[when.on]}"
+    )
+    if when.share_of_series:
+        together = f"{when.share_of_series:.0%} of a source's series"
+    elif when.count == 1:
+        together = "each by itself"
+    by = {"incident": "one per incident", "rule": "one for everything"}.get(
+        spec.group.by, f"one per {spec.group.by}"
+    )
+    cool = f"{rule_form.duration(spec.cooldown_s)} between repeats" if spec.cooldown_s else "none"
+    held = ", ".join(f"{n:,} fell in {name}" for name, n in run.by_silence.most_common(2))
+    rows = [
+        ("Anomalies that match", run.matched, "before anything"),
+        ("Reach the rule", run.reached, together),
+        ("After grouping", run.grouped, by),
+        ("After cool-down", run.cooled, cool),
+        ("After silences", run.cooled - run.silenced, held or "none fell in a silence"),
+    ]
+    if run.unwanted:
+        rows.append(("Reach a receiver", run.sent, f"{run.unwanted:,} that no receiver takes"))
+    return [
+        {"name": n, "count": c, "why": w, "last": i == len(rows) - 1}
+        for i, (n, c, w) in enumerate(rows)
+    ]
+
+
+def _days(request: HttpRequest) -> int:
+    given = request.GET.get("days", "")
+    return int(given) if given in [str(d) for d in rehearsal.DAYS] else 7

@@ -1,0 +1,3 @@
+"""What templates of alerts need."""
+
+from __future__ import annotations
