@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from alerts.hours import Timetable
-from alerts.machine import Decision, Held, Joined, Machine, Matched, Opened, Signal
+from alerts.machine import Decision, Held, Joined, Machine, Matched, Opened, Signal, lane
 from alerts.quieting import Quiet
 from alerts.routing import Routed, Router, decide
 from alerts.spec import RuleSpec
@@ -141,14 +141,20 @@ def replay(
     """
     began = time.perf_counter()
     first_us, last_us = to_us(start), to_us(end)
-    machine = Machine(spec, ident, min_score=min_score)
-    router = Router(rule, spec, silences, hours)
-    ordered = [s for s in signals if s.at_us < last_us]
     out = Replay(start, end)
     out.bars = _bars(start, end, step_s)
     watch = _Watch(out, first_us, step_s, labels or {})
-    for decision in decide(machine, router, ordered, last_us - 1):
-        watch.see(decision)
+    ordered = [s for s in signals if s.at_us < last_us]
+    # Each lane has a machine of its own, as the evaluator has it.
+    lanes: dict[str, list[Signal]] = {}
+    for signal in ordered:
+        lanes.setdefault(lane(spec, signal), []).append(signal)
+    for _, batch in sorted(lanes.items()):
+        machine = Machine(spec, ident, min_score=min_score)
+        router = Router(rule, spec, silences, hours)
+        for decision in decide(machine, router, batch, last_us - 1):
+            watch.see(decision)
+    out.said.sort(key=lambda said: (said.at, said.key, said.number))
     watch.rises(ordered)
     out.seconds = time.perf_counter() - began
     return out

@@ -114,3 +114,11 @@ def silence(name: str, start: datetime, end: datetime, again: str = "", **match:
     return Silence.objects.create(
         name=name, starts_at=start, ends_at=end, recurrence=again, matcher=match
     )
+
+
+def say(row: Anomaly, kind: str, at: datetime) -> None:
+    """One change of an anomaly in the outbox."""
+    rows: list[Outbox] = []
+    _say(row, kind, rows, at, row.onset_at)
+    rows[0].sequence = Outbox.objects.filter(anomaly=row).count()
+    rows[0].save()
