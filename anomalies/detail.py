@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from django.utils import timezone
 
 from anomalies.models import Anomaly, AnomalyType
+from detection import versions
+from detection.ensemble import Ensemble
 from streams.history import series_line
 from streams.models import Series
 from streams.ranges import Range
@@ -35,6 +37,7 @@ class Vote:
     name: str
     score: float | None
     over: bool
+    weight: float | None = None
 
 
 TESTS = {
@@ -84,12 +87,24 @@ class Reasons:
 
 def votes(anomaly: Anomaly) -> list[Vote]:
     threshold = anomaly.threshold or 0.8
+    ensemble = _ensemble(anomaly)
+    weights: Mapping[str, float] = {}
+    if ensemble is not None and ensemble.method != "mean":
+        weights = ensemble.weights
     named = {k: v for k, v in anomaly.detectors.items() if k != "ensemble"}
     return [
         Vote(DETECTOR_NAMES.get(name, name.replace("_", " ")), score,
-             score is not None and score >= threshold)
+             score is not None and score >= threshold, weights.get(name))
         for name, score in sorted(named.items(), key=lambda item: -(item[1] or -1))
     ]  # fmt: skip
+
+
+def _ensemble(anomaly: Anomaly) -> Ensemble | None:
+    """How the votes became one score when it was scored."""
+    if anomaly.scoring_version is None:
+        return None
+    of_vectors = anomaly.anomaly_type == AnomalyType.MULTIVARIATE
+    return versions.ensemble_of(anomaly.scoring_version.payload, of_vectors=of_vectors)
 
 
 def reasons(anomaly: Anomaly) -> list[Reasons]:
@@ -140,6 +155,7 @@ def why(anomaly: Anomaly) -> dict[str, Any]:
         "near": nearest and nearest | {"at": datetime.fromisoformat(nearest["at"])},
         "neighbours": _neighbours(known.get("neighbours")),
         "course": course(anomaly, known), "votes": votes(anomaly),
+        "method": "" if (ensemble := _ensemble(anomaly)) is None else ensemble.method,
         "moved": any(g["moved"] for g in (known.get("neighbours") or {}).values()),
     }  # fmt: skip
 

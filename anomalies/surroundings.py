@@ -21,7 +21,7 @@ from anomalies import kinds
 from anomalies.models import Anomaly, AnomalyType
 from detection import model_store
 from detection.errors import ArtefactError
-from detection.features import FEATURE_NAMES
+from detection.features import FEATURE_NAMES, row_names
 from detection.models import ModelVersion
 from detection.thresholds import LEVELS
 from streams.models import Series
@@ -153,7 +153,7 @@ def models(anomaly: Anomaly) -> dict[str, Any] | None:
             row, detector = model_store.load(version)
         except ArtefactError:
             continue  # told where models are shown; here it explains nothing
-        names = list(row.manifest.get("feature_names") or FEATURE_NAMES)
+        names = row_names(row.manifest)
         seen = np.array([[anomaly.features.get(name, np.nan) for name in names]], dtype=np.float64)
         if np.isnan(seen).any() or detector.columns != len(names):
             continue

@@ -193,7 +193,10 @@ def anomalies_since(request: HttpRequest) -> JsonResponse:
 @require_GET
 def anomaly_detail(request: HtmxRequest, pk: UUID) -> HttpResponse:
     anomaly = get_object_or_404(
-        Anomaly.objects.select_related("stream", "series", "labelled_by", "incarnation"), pk=pk
+        Anomaly.objects.select_related(
+            "stream", "series", "labelled_by", "incarnation", "scoring_version"
+        ),
+        pk=pk,
     )
     window = _choice(request.GET.get("window", "1h"))
     context = detail.chart(anomaly, window, CHART_RANGES[window]) | {
@@ -238,7 +241,8 @@ def anomaly_label(request: HtmxRequest, pk: UUID) -> HttpResponseBase:
 @require_GET
 def anomaly_why(request: HtmxRequest, pk: UUID) -> HttpResponse:
     """What stored rows say of an anomaly; the page asks for it where it is not stored yet."""
-    anomaly = get_object_or_404(Anomaly.objects.select_related("stream", "series"), pk=pk)
+    rows = Anomaly.objects.select_related("stream", "series", "scoring_version")
+    anomaly = get_object_or_404(rows, pk=pk)
     anomaly.evidence = surroundings.of(anomaly)
     context = {"anomaly": anomaly} | detail.facts(anomaly) | detail.why(anomaly)
     return render(request, "anomalies/_partials/why.html", context)

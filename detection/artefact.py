@@ -95,8 +95,8 @@ def library_versions() -> dict[str, str]:
 def check_compatible(manifest: Mapping[str, Any]) -> None:
     """ArtefactIncompatible unless this version of Vigil computes what the model was trained on.
 
-    Feature version and names must be equal, of wide events (`space` "vector") the version alone:
-    each stream has names of its own there. Libraries may differ in their last number.
+    The feature version must be equal, and the names be features in their order; of wide events
+    (`space` "vector") each stream has names of its own. Libraries may differ in their last number.
     """
     space = manifest.get("space", "series")
     if space not in ("series", "vector"):
@@ -106,7 +106,9 @@ def check_compatible(manifest: Mapping[str, Any]) -> None:
         )
     present = FEATURE_VERSION if space == "series" else VECTOR_VERSION
     version, names = manifest.get("feature_version"), tuple(manifest.get("feature_names") or ())
-    names_fit = names == FEATURE_NAMES if space == "series" else len(names) > 0
+    names_fit = len(names) > 0
+    if space == "series":
+        names_fit &= names == tuple(name for name in FEATURE_NAMES if name in names)
     if version != present or not names_fit:
         raise ArtefactIncompatible(
             f"the model was trained on features version {version}, this Vigil computes version "

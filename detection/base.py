@@ -105,19 +105,14 @@ class Settles(Protocol):
 
 
 @runtime_checkable
-class ModelDetector(Protocol):
-    """Trained on history, stored as plain arrays, never changed by scoring."""
+class RowScorer(Protocol):
+    """Judges feature rows, and is never changed by it."""
 
     name: str
 
     @property
     def columns(self) -> int:
         """k: how many numbers a row has."""
-        ...
-
-    @classmethod
-    def fit(cls, features: FloatArray, *, seed: int, **params: Any) -> Self:
-        """Train on rows [n, k] in order of time; equal rows and seed give an equal model."""
         ...
 
     def oddness(self, features: FloatArray) -> FloatArray:
@@ -133,6 +128,16 @@ class ModelDetector(Protocol):
 
     def nearest(self, features: FloatArray) -> FloatArray:
         """The nearest normal training row to each, [n, k]; nan where a row holds a nan."""
+        ...
+
+
+@runtime_checkable
+class ModelDetector(RowScorer, Protocol):
+    """Trained on history, stored as plain arrays."""
+
+    @classmethod
+    def fit(cls, features: FloatArray, *, seed: int, **params: Any) -> Self:
+        """Train on rows [n, k] in order of time; equal rows and seed give an equal model."""
         ...
 
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -6,6 +6,7 @@ Every row is combined on its own and in the detectors' order, so a batch's size 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,24 @@ def combine(oddness: FloatArray, method: str, weights: FloatArray | None = None)
     out = np.empty(oddness.shape[0])
     _combine(np.ascontiguousarray(oddness), METHODS.index(method), weights, out)
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """How detectors become one: a method, weights by name (1 where none is given), and a gain.
+
+    A mean has no scale of its own: the `gain` puts its alarm level to 1, where everybody's is.
+    """
+
+    method: str
+    weights: Mapping[str, float]
+    gain: float = 1.0
+
+    def oddness(self, votes: FloatArray, names: Sequence[str]) -> FloatArray:
+        """float64[n] of votes [n, d], the oddness of each of `names`; nan where all abstain."""
+        weights = np.array([self.weights.get(name, 1.0) for name in names])
+        found = combine(votes, self.method, weights)
+        return found if self.gain == 1.0 else found * self.gain
 
 
 def score_from_oddness(oddness: FloatArray) -> FloatArray:

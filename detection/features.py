@@ -26,7 +26,8 @@ gap         ln((Δτ + 1) / (mean gap + 1)), Δτ in s, at most a week   ±5
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,9 +52,45 @@ FEATURE_NAMES: tuple[str, ...] = (
     "gap",
 )
 
+ALL = "all"
+FEATURE_SETS: Mapping[str, tuple[str, ...]] = {
+    ALL: FEATURE_NAMES,
+    "forecast": ("residual", "change", "spread", "seasonal", "drift"),
+    "novelty": ("novelty", "pair", "block"),
+    "event": ("residual", "change", "level", "novelty"),
+    "course": ("spread", "pair", "block", "drift"),
+    "timeless": tuple(name for name in FEATURE_NAMES if name != "gap"),
+}
+"""What a stored model of series may be trained on, by name: how far from what was foreseen, how
+unlike all that was seen, what one event shows alone, what only several show, all but the pace."""
+
 LEAST_SCALES: NDArray[np.float64] = np.array([0.5, 0.1, 0.2, 0.2, 0.5, 0.25, 0.25, 0.25, 0.25, 0.2])
 """By feature: what counts as one step to models of distances however narrow a history was.
 
 A quarter of the alarm level for novelties, a tenth of the range for changes: smaller differences
 are odd to nobody.
 """
+
+
+def set_of(name: Any) -> tuple[str, ...]:
+    """The features of a set, in their order.
+
+    Raises:
+        ValueError: there is no such set; says which there are.
+    """
+    found = FEATURE_SETS.get(name) if isinstance(name, str) else None
+    if found is None:
+        raise ValueError(f"features {str(name)[:60]!r} is none of {', '.join(FEATURE_SETS)}")
+    return found
+
+
+def places(names: Sequence[str]) -> NDArray[np.int64]:
+    """Where these features stand in a row of all of them, int64 [k]."""
+    return np.array([FEATURE_NAMES.index(name) for name in names], dtype=np.int64)
+
+
+def row_names(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns of the rows that a restored model takes: of series always all features."""
+    if manifest.get("space", "series") == "series":
+        return FEATURE_NAMES
+    return tuple(manifest["feature_names"])

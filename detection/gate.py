@@ -20,17 +20,18 @@ from django.db.models import Count, Sum
 
 from detection import challengers, injection, metrics, model_store, wide_injection
 from detection.base import FloatArray, IntArray
-from detection.ensemble import combine, oddness_from_score, score_from_oddness
+from detection.ensemble import oddness_from_score, score_from_oddness
 from detection.errors import DetectionError
-from detection.features import FEATURE_NAMES
+from detection.features import row_names
 from detection.history import read_events
 from detection.models import Evaluation, ModelVersion, ScoringVersion, ShadowHour
 from detection.scoring import LoadedModel, ScoringEngine
-from detection.versions import compile_version
+from detection.versions import compile_version, ensemble_of
 from streams.batch import NARROW, EventBatch
 from streams.codec import Codec
 from streams.models import Stream
 from streams.series import SeriesIndex
+from streams.vectors import is_vector
 
 KIND_INJECTED = "gate injected"
 KIND_GATE = "gate"
@@ -202,9 +203,8 @@ def _labels(
 
 
 def _columns(model: ModelVersion) -> Sequence[str]:
-    """What a model sees: features of a series, or the values of wide events."""
-    columns: Sequence[str] = model.manifest.get("feature_names", FEATURE_NAMES)
-    return columns
+    """What a model is given: features of a series, or the values of wide events."""
+    return row_names(model.manifest)
 
 
 def _flagged(
@@ -226,8 +226,8 @@ def _flagged(
         columns = _columns(model)
         features = np.array([[row.features[name] for name in columns] for row in rows])
         votes[ready, column] = detector.oddness(np.ascontiguousarray(features[ready]))
-    weights = np.array([payload["weights"].get(name, 1.0) for name in names])
-    scored = score_from_oddness(combine(votes, method=payload["combine"], weights=weights))
+    ensemble = ensemble_of(payload, of_vectors=model is not None and is_vector(model.metric))
+    scored = score_from_oddness(ensemble.oddness(votes, names))
     return scored >= np.array([row.threshold for row in rows])
 
 

@@ -15,6 +15,7 @@ from django.db.models import F, Max, Min, Sum
 from django.utils.dateparse import parse_datetime
 
 from detection.models import ScoringVersion, VersionLog
+from detection.versions import ensemble_of
 from streams.models import PipelineStat, Rollup, Stream, TopicIncarnation
 
 By = Literal["clock", "event"]
@@ -62,7 +63,17 @@ class LiveVersion:
     @property
     def method(self) -> str:
         """How the detectors became one score."""
-        return str(self.version.payload.get("combine", ""))
+        return ensemble_of(self.version.payload).method
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """What each detector counted."""
+        return dict(ensemble_of(self.version.payload).weights)
+
+    @property
+    def learnt(self) -> int | None:
+        """The id of the learnt weights in it, None where the configuration's counted."""
+        return (self.version.payload.get("learnt") or {}).get("id")
 
     @property
     def since(self) -> dt.datetime:
@@ -122,7 +133,8 @@ def as_json(found: Iterable[LiveStream]) -> list[dict[str, Any]]:
                     "policies": one.policies,
                     "detectors": one.detectors,
                     "combine": one.method,
-                    "weights": one.version.payload.get("weights", {}),
+                    "weights": one.weights,
+                    "learnt_weights": one.learnt,
                     "time_zone": one.version.payload.get("time_zone", ""),
                     "partitions": [
                         {

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Max, Q, QuerySet
 
-from detection.base import ModelDetector
+from detection.base import RowScorer
 from detection.errors import (
     ArtefactCorrupt,
     ArtefactError,
@@ -201,7 +201,7 @@ def previous_champion(stream: Stream, metric: str, algorithm: str) -> ModelVersi
     return line.get(pk=stack[-1]) if stack else None
 
 
-def load(identity: int) -> tuple[ModelVersion, ModelDetector]:
+def load(identity: int) -> tuple[ModelVersion, RowScorer]:
     """A stored version and its detector, ready to score.
 
     Raises:

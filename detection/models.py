@@ -219,6 +219,41 @@ class Evaluation(models.Model):
         indexes = [models.Index(fields=["model", "-created_at"], name="detection_evaluations")]
 
 
+class LearntWeights(models.Model):
+    """Weights of a stream's ensemble that `evaluate weights` learnt; at most one set is in use.
+
+    ``gain`` is what the combined oddness is multiplied by, so that 1 is its alarm level. Rows in
+    use are part of scoring versions and never deleted.
+    """
+
+    class State(models.TextChoices):
+        CANDIDATE = "candidate"
+        IN_USE = "in use"
+        RETIRED = "retired"
+
+    stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="learnt_weights")
+    state = models.CharField(max_length=10, choices=State, default=State.CANDIDATE)
+    method = models.CharField(max_length=10, help_text="max or weighted")
+    weights = models.JSONField(help_text="{detector: weight}")
+    gain = models.FloatField(default=1.0)
+    settings = models.JSONField(default=dict, help_text="What they were learnt on.")
+    metrics = models.JSONField(default=dict, help_text="{learnt, held_out, configured}")
+    created_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField(auto_now_add=True)
+    changed_by = models.CharField(max_length=150, blank=True, default="")
+    used_at = models.DateTimeField(null=True)
+    retired_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name_plural = "learnt weights"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["stream"], condition=models.Q(state="in use"),
+                name="detection_one_set_of_weights",
+            )
+        ]  # fmt: skip
+
+
 class Study(models.Model):
     """One search for the best algorithm, features and hyperparameters, with all its trials."""
 
@@ -246,6 +281,8 @@ class Study(models.Model):
     requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL
     )
+    attempt = models.PositiveSmallIntegerField(default=1)
+    retry_of = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL)
     cancel_requested = models.BooleanField(default=False)
     heartbeat_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(auto_now_add=True)

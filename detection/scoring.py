@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection import challengers, episodes, expected
-from detection.base import ModelDetector, ScoringInput, SeriesDetector, SeriesOutput
+from detection.base import RowScorer, ScoringInput, SeriesDetector, SeriesOutput
 from detection.challengers import Shadow
 from detection.detectors.online import OnlineDetector, flat_alone, without_course
 from detection.detectors.vector import VectorDetector
-from detection.ensemble import combine, score_from_oddness
+from detection.ensemble import Ensemble, score_from_oddness
 from detection.episodes import Limits, Outcome
 from detection.features import FEATURE_NAMES
 from detection.quarantine import Releases
@@ -41,7 +41,7 @@ class LoadedModel:
     metric: str
     version: int
     sha256: str
-    detector: ModelDetector
+    detector: RowScorer
     id: int = 0
 
 
@@ -52,13 +52,13 @@ class CompiledVersion:
     id: int
     detectors: tuple[SeriesDetector, ...]
     models: tuple[LoadedModel, ...]
-    method: str
-    weights: Mapping[str, float]
+    ensemble: Ensemble
     policies: PolicyTable
     limits: Limits
     time_zone: str = "UTC"
     challengers: tuple[LoadedModel, ...] = ()
     vector: VectorDetector | None = None
+    vector_ensemble: Ensemble | None = None  # None: the same
     vector_models: tuple[LoadedModel, ...] = ()
     vector_challengers: tuple[LoadedModel, ...] = ()
     of_vectors: bool = False
@@ -85,6 +85,7 @@ class CompiledVersion:
         return replace(
             self,
             limits=limits,
+            ensemble=self.vector_ensemble or self.ensemble,
             models=self.vector_models,
             challengers=self.vector_challengers,
             of_vectors=True,
@@ -225,8 +226,7 @@ class ScoringEngine(SeriesRows):
         spent: Mapping[int, float],
     ) -> ScoredBatch:
         """One score out of the detectors' votes, and what it does to episodes and rollups."""
-        weights = np.array([version.weights.get(name, 1.0) for name in version.names])
-        oddness = combine(votes, method=version.method, weights=weights)
+        oddness = version.ensemble.oddness(votes, version.names)
         score = score_from_oddness(oddness)
         policy = version.policies.index(self.index.names)[events.series]
         outcome = episodes.advance(
@@ -297,8 +297,7 @@ class ScoringEngine(SeriesRows):
                 names.append(model.algorithm)
                 votes = np.column_stack([votes, vote])
             votes[:, names.index(model.algorithm)] = vote
-            weights = np.array([version.weights.get(name, 1.0) for name in names])
-            score = score_from_oddness(combine(votes, method=version.method, weights=weights))
+            score = score_from_oddness(version.ensemble.oddness(votes, names))
             over = episodes.over_threshold(
                 score, events.values[at, 0], detail.expected[at, 1], scored.policy[at],
                 version.policies.rows,

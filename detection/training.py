@@ -11,10 +11,20 @@ from numpy.typing import NDArray
 
 from detection import bins
 from detection.artefact import check_compatible, dump, library_versions, load
-from detection.base import FloatArray, ModelDetector
+from detection.base import FloatArray, RowScorer
 from detection.errors import ArtefactIncompatible, NotEnoughData
-from detection.features import FEATURE_NAMES, FEATURE_VERSION, LEAST_SCALES, VECTOR_VERSION, Space
+from detection.features import (
+    ALL,
+    FEATURE_NAMES,
+    FEATURE_VERSION,
+    LEAST_SCALES,
+    VECTOR_VERSION,
+    Space,
+    places,
+    set_of,
+)
 from detection.registry import model_detector
+from detection.subset import OnSubset
 
 MOST_ROWS = 200_000
 
@@ -23,7 +33,7 @@ MOST_ROWS = 200_000
 class Trained:
     """A model ready to store: its payload's sha256 names it for good."""
 
-    detector: ModelDetector
+    detector: RowScorer
     manifest: dict[str, Any]
     payload: bytes
     sha256: str
@@ -47,9 +57,10 @@ def train(
 
     `excluded` bool[n] leaves out rows of confirmed anomalies; of more than `most_rows` a seeded
     sample is taken, in order. The last `holdout` share calibrates and never trains. `provenance`
-    (training range, stream …) goes into the manifest as it is, like `columns`, the k names, and
-    `space`: "vector" where they are the values of wide events. `fitted` is told when the fit is
-    done and the test on held-out rows begins. Equal arguments give equal bytes.
+    (training range, stream …) goes into the manifest as it is, like `space`: "vector" where the k
+    `columns` are the values of wide events. Of series `params` may name a set of `features` (see
+    `detection.features`), and only those are learnt. `fitted` is told when the fit is done and the
+    test on held-out rows begins. Equal arguments give equal bytes.
     NotEnoughData, UnknownDetector or ValueError; rows that aren't finite are left out.
     """
     names = list(columns)
@@ -59,21 +70,31 @@ def train(
         raise ValueError(f"the columns of series are {', '.join(FEATURE_NAMES)}")
     if features.ndim != 2 or features.shape[1] != len(names):
         raise ValueError(f"features {features.shape} are not [n, {len(names)}]")
+    settings = dict(params or {})
+    chosen_set = settings.pop("features", ALL)
+    at = np.arange(len(names))
+    if space == "series":
+        at = places(set_of(chosen_set))
+    elif chosen_set != ALL:
+        raise ValueError("sets of features are of series; a model of wide events has all values")
+    if chosen_set != ALL:  # left out where it changes nothing: equal models have equal manifests
+        names = [names[place] for place in at]
     usable = np.isfinite(features).all(axis=1)
     if excluded is not None:
         usable &= ~excluded
     chosen = _sample(np.flatnonzero(usable), most_rows, seed)
     if len(chosen) == 0:
         raise NotEnoughData("no usable rows")
-    rows = np.ascontiguousarray(features[chosen])
-    settings = dict(params or {})
+    rows = np.ascontiguousarray(features[np.ix_(chosen, at)])
     detector = model_detector(name).fit(
         rows,
         seed=seed,
         holdout=holdout,
-        least_scale=LEAST_SCALES if space == "series" else None,
+        least_scale=LEAST_SCALES[at] if space == "series" else None,
         **settings,
     )
+    if chosen_set != ALL:
+        settings["features"] = chosen_set
     fitted()
     oddness = detector.oddness(rows[len(rows) - int(holdout * len(rows)) :])
     manifest = {
@@ -93,11 +114,14 @@ def train(
         **(provenance or {}),
     }
     payload, sha256 = dump(detector.arrays(), manifest)
-    return Trained(detector, manifest, payload, sha256)
+    return Trained(_whole(detector, manifest), manifest, payload, sha256)
 
 
-def restore(payload: bytes, sha256: str) -> tuple[ModelDetector, dict[str, Any]]:
-    """(detector, manifest) of a stored model; ArtefactCorrupt or ArtefactIncompatible."""
+def restore(payload: bytes, sha256: str) -> tuple[RowScorer, dict[str, Any]]:
+    """(detector, manifest) of a stored model; ArtefactCorrupt or ArtefactIncompatible.
+
+    One of series takes rows of all features, whichever it was trained on.
+    """
     arrays, manifest = load(payload, sha256)
     check_compatible(manifest)
     name = manifest.get("detector")
@@ -109,7 +133,15 @@ def restore(payload: bytes, sha256: str) -> tuple[ModelDetector, dict[str, Any]]
         raise ArtefactIncompatible(
             f"the model scores {detector.columns} columns and names {len(names)}: retrain it"
         )
-    return detector, manifest
+    return _whole(detector, manifest), manifest
+
+
+def _whole(detector: RowScorer, manifest: Mapping[str, Any]) -> RowScorer:
+    """Behind a face of all features where it was trained on some; itself otherwise."""
+    names = tuple(manifest["feature_names"])
+    if manifest.get("space", "series") != "series" or names == FEATURE_NAMES:
+        return detector
+    return OnSubset(detector, names)
 
 
 def _sample(rows: NDArray[np.intp], most: int, seed: int) -> NDArray[np.intp]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 from detection import model_store
+from detection.history import MAX_EVENTS
 from detection.models import ModelVersion, TrainingRun
 from detection.registry import MODEL_DETECTORS
 from detection.training_run import Order, order_of
@@ -39,7 +41,10 @@ def new_order(
 def order_again(newest: ModelVersion) -> Order:
     """The next version of a line, with the settings of its newest one."""
     if newest.run is not None and newest.run.order:
-        return order_of(newest.run)
+        order = order_of(newest.run)
+        # A study may have had no time for all of the history.
+        tuned = newest.run.trigger == TrainingRun.Trigger.TUNING
+        return replace(order, max_events=MAX_EVENTS) if tuned else order
     manifest = newest.manifest
     since = manifest.get("since_s")
     return Order(

@@ -15,8 +15,9 @@ from typing import Any
 
 from django.db import connection, transaction
 
+from detection import study_queue
 from detection.errors import DetectionError, TransitionRefused
-from detection.models import TrainingRun
+from detection.models import Study, TrainingRun
 from detection.training_run import Order, Outcome, Promote, Status, order_of, run
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ class TrainingBusyError(DetectionError):
 
 @contextmanager
 def lease() -> Iterator[None]:
-    """Hold the one right to train; runs whose holder died are failed and queued once more.
+    """Hold the one right to train; runs and studies whose holder died are failed and queued once
+    more.
 
     Raises:
         TrainingBusyError: another process trains.
@@ -45,6 +47,7 @@ def lease() -> Iterator[None]:
         raise TrainingBusyError("another training is running; wait for it to end")
     try:
         bury_the_dead()
+        study_queue.bury_the_dead()
         yield
     finally:
         with connection.cursor() as cursor:
@@ -128,18 +131,23 @@ def cancel(identity: int, by: str) -> TrainingRun:
 def look_after() -> list[TrainingRun]:
     """What the scheduler does often: ends the sleepers' lease, buries the dead, wakes a worker.
 
-    Returns the runs that wait for one.
+    Returns the runs that wait for one. Studies that wait are woken up as well, one at a time.
     """
-    if not TrainingRun.objects.filter(status__in=(Status.QUEUED, Status.RUNNING)).exists():
+    runs = TrainingRun.objects.filter(status__in=(Status.QUEUED, Status.RUNNING))
+    studies = Study.objects.filter(status__in=study_queue.ACTIVE)
+    if not runs.exists() and not studies.exists():
         return []
     end_sleepers()
     try:
         with lease():
             waiting = list(TrainingRun.objects.filter(status=Status.QUEUED).order_by("pk"))
+            study = Study.objects.filter(status=Study.Status.QUEUED).order_by("pk").first()
     except TrainingBusyError:
         return []
     if waiting:
         wake()
+    if study is not None:
+        study_queue.wake(study.pk)
     return waiting
 
 
@@ -148,13 +156,16 @@ def bury_the_dead() -> list[TrainingRun]:
     retries = []
     with transaction.atomic():
         running = TrainingRun.objects.select_for_update().filter(status=Status.RUNNING)
+        searched = Study.objects.filter(status=Study.Status.RUNNING).exists()
         for record in running.order_by("pk"):
             if record.cancel_requested:
                 _end(record, Status.CANCELLED, record.reason or "cancelled")
                 continue
             stage = f" while {record.stage}" if record.stage else ""
             _end(record, Status.FAILED, f"{DIED}{stage}")
-            if record.attempt < ATTEMPTS:
+            # A study that died with its training is searched again as a whole.
+            died_with_study = record.trigger == TrainingRun.Trigger.TUNING and searched
+            if record.attempt < ATTEMPTS and not died_with_study:
                 retries.append(_again(record))
     return retries
 
@@ -165,8 +176,11 @@ def end_sleepers(now: dt.datetime | None = None) -> bool:
     Its session ends, so it can store nothing when it wakes up. True if there was one.
     """
     now = now or dt.datetime.now(dt.UTC)
-    running = TrainingRun.objects.filter(status=Status.RUNNING)
-    if not running.exists() or running.filter(heartbeat_at__gt=now - SILENT).exists():
+    runs = TrainingRun.objects.filter(status=Status.RUNNING)
+    studies = Study.objects.filter(status=Study.Status.RUNNING)
+    if not runs.exists() and not studies.exists():
+        return False
+    if any(rows.filter(heartbeat_at__gt=now - SILENT).exists() for rows in (runs, studies)):
         return False
     with connection.cursor() as cursor:
         cursor.execute(

@@ -126,16 +126,21 @@ class Outcome:
 
 
 class Progress:
-    """Writes a run's stage and progress at most each second, and hears then of its end."""
+    """Writes a run's stage and progress at most each second, and hears then of its end.
+
+    ``stop`` says why whoever ordered it wants it to end, or nothing.
+    """
 
     def __init__(
         self,
         record: TrainingRun,
         every_s: float = WRITE_S,
         monotonic: Callable[[], float] = time.monotonic,
+        stop: Callable[[], str] = lambda: "",
     ) -> None:
         self._record = record
         self._every_s = every_s
+        self._stop = stop
         self._monotonic = monotonic
         self._next = monotonic()
         self.stage = ""
@@ -144,7 +149,7 @@ class Progress:
         """``done`` 0 to 1 within the stage.
 
         Raises:
-            TrainingCancelled: somebody asked for the end.
+            TrainingCancelled: somebody asked for the end, or ``stop`` did.
             TrainingLost: the run was given up meanwhile.
         """
         now = self._monotonic()
@@ -160,6 +165,8 @@ class Progress:
             raise TrainingLost(f"run {self._record.pk} was given up meanwhile")
         if mine.filter(cancel_requested=True).exists():
             raise TrainingCancelled(f"cancelled while {stage}")
+        if reason := self._stop():
+            raise TrainingCancelled(f"{reason} while {stage}")
 
 
 def run(
@@ -169,10 +176,12 @@ def run(
     *,
     record: TrainingRun | None = None,
     trigger: str = TrainingRun.Trigger.COMMAND,
+    stop: Callable[[], str] = lambda: "",
 ) -> Outcome:
     """Train as ordered and store the model; call it with the lease held.
 
-    ``record`` is the run's row where there is one, already marked as running. Too little history
+    ``record`` is the run's row where there is one, already marked as running; ``stop`` is asked
+    each second why it should end early. Too little history
     skips the run, a wish cancels it, and what goes wrong on the way fails it: all are told in the
     run's row, not raised. Anything else is recorded and raised.
     """
@@ -185,7 +194,7 @@ def run(
         )  # fmt: skip
     record.params = {"seed": order.seed, **order.params}
     rows: TrainingRows | None = None
-    progress = Progress(record)
+    progress = Progress(record, stop=stop)
 
     def ended(status: str, reason: str) -> Outcome:
         _finish(record, status, reason, rows)

@@ -1,4 +1,5 @@
-"""The search for a stored model's algorithm and settings: what finds most at a fixed false rate.
+"""The search for a stored model's algorithm, features and settings: what finds most at a fixed
+false rate.
 
 Nobody has labelled enough, so faults of known kinds are put into history that no trial trains on
 (`detection.injection`), and a trial's worth is the share of them that its model finds, the mean
@@ -30,7 +31,7 @@ from detection.base import FloatArray, IntArray, ScoringInput, SeriesOutput
 from detection.detectors.online import OnlineDetector
 from detection.episodes import Limits
 from detection.errors import DetectionError, NotEnoughData
-from detection.features import FEATURE_NAMES
+from detection.features import ALL, FEATURE_NAMES, FEATURE_SETS
 from detection.history import Interval
 from detection.scoring import TRUSTED_AFTER
 from detection.state import StateStore
@@ -72,28 +73,38 @@ class Range:
     choices: tuple[Value, ...] = ()
 
 
+_FEATURES = {"features": Range(choices=tuple(FEATURE_SETS))}
+
 RANGES: Mapping[str, Mapping[str, Range]] = {
     "isolation_forest": {
         "n_estimators": Range(25, 300, log=True),
         "max_samples": Range(64, 4_096, log=True),
+        **_FEATURES,
     },
     "local_outlier_factor": {
         "n_neighbors": Range(3, 60, log=True),
         "max_reference": Range(200, 3_000, log=True),
+        **_FEATURES,
     },
     "one_class_svm": {
         "nu": Range(0.002, 0.4, log=True, whole=False),
         "gamma": Range(choices=("scale", 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)),
         "max_samples": Range(300, 4_000, log=True),
+        **_FEATURES,
     },
 }
 """By algorithm. ``contamination`` only scales a model's oddness, which the fixed rate of false
-onsets undoes, so it stays as it is set. Models take all features of a series, so no subset is
-searched."""
+onsets undoes, so it stays as it is set."""
+
+Measured = tuple[float, dict[str, Any]]
 
 
 class StudyCancelled(DetectionError):  # noqa: N818
     """Somebody asked for the end of the search."""
+
+
+class TimeUp(DetectionError):  # noqa: N818
+    """The budget of time is spent, be it in the middle of a trial."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,7 +165,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """At most so many trials and seconds, whichever ends first; the baseline always runs.
+    """At most so many trials and seconds, whichever ends first.
 
     Raises:
         ValueError: a sentence that names what is allowed.
@@ -306,9 +317,7 @@ def prepare(
     )
 
 
-def measure(
-    ground: Ground, algorithm: str, params: Mapping[str, Any], *, seed: int
-) -> tuple[float, dict[str, Any]]:
+def measure(ground: Ground, algorithm: str, params: Mapping[str, Any], *, seed: int) -> Measured:
     """(value, figures) of a model with these settings, trained and tested on the ground.
 
     Raises:
@@ -371,19 +380,24 @@ def search(
     told: Callable[[Trial], None] = lambda trial: None,
     cancelled: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
+    measured: Callable[[str, Mapping[str, Any]], Measured] | None = None,
 ) -> Result:
     """Try settings until the budget is spent; ``told`` hears each trial as it ends.
 
     Trial 0 is the first algorithm with its ``defaults``, and the next ones are those of the others.
-    What defaults say of other parameters (contamination) goes into every trial.
+    What defaults say of other parameters (contamination) goes into every trial. ``measured`` does
+    what `measure` does, elsewhere, and may raise TimeUp or StudyCancelled in the middle of a trial;
+    a trial that is cut short counts as never begun.
 
     Raises:
-        StudyCancelled: between two trials, when ``cancelled`` says so.
+        StudyCancelled: between two trials, when ``cancelled`` says so, or by ``measured``.
         NotEnoughData: no trial could be trained.
+        TimeUp: the budget of seconds was spent before one had ended.
         ValueError: an algorithm that has no ranges.
     """
     _check(algorithms)
     given = {name: dict((defaults or {}).get(name, {})) for name in algorithms}
+    measured = measured or (lambda name, params: measure(ground, name, params, seed=seed))
     quiet = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -399,12 +413,19 @@ def search(
         while len(trials) < budget.trials:
             if cancelled():
                 raise StudyCancelled(after(len(trials)))
-            if trials and until is not None and clock() >= until:
+            if until is not None and clock() >= until:
                 break
             number = len(trials)
             preset = algorithms[number] if number < len(algorithms) else ""
-            trials.append(_trial(study, ground, number, preset, algorithms, given, seed, clock))
+            try:
+                trials.append(_trial(study, number, preset, algorithms, given, measured, clock))
+            except TimeUp:
+                break
+            except StudyCancelled:
+                raise StudyCancelled(after(len(trials))) from None
             told(trials[-1])
+        if not trials:
+            raise TimeUp("the time was up before the first trial had ended: give the study more")
         rated = [t for t in trials if t.value is not None]
         if not rated:
             raise NotEnoughData(f"no trial could be trained: {trials[0].reason}")
@@ -525,12 +546,11 @@ def _onsets(over: BoolArray, time_us: IntArray) -> IntArray:
 
 def _trial(
     study: optuna.Study,
-    ground: Ground,
     number: int,
     preset: str,
     algorithms: Sequence[str],
     defaults: Mapping[str, Mapping[str, Any]],
-    seed: int,
+    measured: Callable[[str, Mapping[str, Any]], Measured],
     clock: Callable[[], float],
 ) -> Trial:
     if preset:
@@ -543,7 +563,9 @@ def _trial(
     }
     began = clock()
     try:
-        value, figures = measure(ground, algorithm, {**defaults[algorithm], **chosen}, seed=seed)
+        value, figures = measured(algorithm, {**defaults[algorithm], **chosen})
+    except (TimeUp, StudyCancelled):
+        raise
     except (DetectionError, ValueError) as error:
         study.tell(asked, state=TrialState.FAIL)
         return Trial(number, algorithm, chosen, None, {}, clock() - began, str(error))
@@ -555,7 +577,7 @@ def _preset(algorithm: str, defaults: Mapping[str, Any]) -> dict[str, Value]:
     """The defaults that lie within the ranges; the nearest end where one does not."""
     found: dict[str, Value] = {}
     for name, where in RANGES[algorithm].items():
-        value = defaults.get(name, _DEFAULTS[algorithm][name])
+        value = defaults.get(name, _DEFAULTS[algorithm].get(name, ALL))
         if where.choices:
             value = value if value in where.choices else where.choices[0]
         else:

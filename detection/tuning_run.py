@@ -1,7 +1,7 @@
 """One study from the topic's history to a candidate, recorded trial by trial in its `Study`.
 
-It holds training's lease, since both want the same core. Whoever holds the lease knows that every
-other study marked as running is dead; what it stored so far stays to be seen.
+It holds training's lease, since both want the same core. A budget of time is for all of it: what
+reading took tells how much is kept back for training the best.
 """
 
 from __future__ import annotations
@@ -9,30 +9,37 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from django.conf import settings
 from django.db import transaction
 
-from detection import gate, training_run, tuning
-from detection.errors import DetectionError, TransitionRefused
+from detection import gate, training_queue, training_run, tuning
+from detection.errors import DetectionError
 from detection.features import FEATURE_NAMES
-from detection.history import left_out, read_events
+from detection.history import MAX_EVENTS, left_out, read_events
 from detection.models import Study, TrainingRun
 from detection.training_orders import params_of
 from detection.training_run import Order
-from detection.tuning import Budget, Ground, Labels, Result, StudyCancelled, Trial
+from detection.trial_process import TrialProcess
+from detection.tuning import Budget, Ground, Labels, Result, StudyCancelled, TimeUp, Trial
 from streams.codec import Codec
+from streams.connectors.topic import event_counts
 from streams.errors import StreamsError
 from streams.models import Series, Stream
 from streams.series import SeriesIndex
 from streams.vectors import is_vector
 
 Status = Study.Status
-ACTIVE = (Status.QUEUED, Status.RUNNING)
-DIED = "the worker ended before the search did"
+BEAT_S = 1.0
+KEPT_BACK_S = 5.0  # for the fit of the best and its process
+MOST_KEPT_BACK = 0.5  # of the budget
+SLACK = 1.5  # reading again may take so much longer
+TIME_UP = "the time was up"
 
 
 class StudyRefused(ValueError):  # noqa: N818
@@ -85,31 +92,6 @@ def ordered(
         )
 
 
-def bury_the_dead() -> int:
-    """Fail every study that nobody runs; call it with the lease held. Returns how many."""
-    running = Study.objects.filter(status=Status.RUNNING)
-    return running.update(status=Status.FAILED, reason=DIED, finished_at=dt.datetime.now(dt.UTC))
-
-
-def cancel(identity: int) -> Study:
-    """End a study: at once while it waits, after its trial while it runs.
-
-    Raises:
-        Study.DoesNotExist: no such study.
-        TransitionRefused: it has ended already.
-    """
-    with transaction.atomic():
-        row = Study.objects.select_for_update().get(pk=identity)
-        if row.status not in ACTIVE:
-            raise TransitionRefused(f"study {row.pk} is {row.status} already: nothing to cancel")
-        row.cancel_requested = True
-        if row.status == Status.QUEUED:
-            row.status, row.reason = Status.CANCELLED, "cancelled before it began"
-            row.finished_at = dt.datetime.now(dt.UTC)
-        row.save(update_fields=["cancel_requested", "status", "reason", "finished_at"])
-    return row
-
-
 def run(
     identity: int,
     client: Mapping[str, Any],
@@ -133,14 +115,21 @@ def run(
     study = Study.objects.select_related("stream").get(pk=identity)
     if not claimed:
         return study
+    watch = _Watch(study)
     try:
-        ground = _ground(study, client, share)
+        ground = _ground(study, client, share, watch)
         Study.objects.filter(pk=study.pk).update(objective=ground.objective[:200])
-        result = _search(study, ground, told)
+        rest = _kept_back(study, client, watch)
+        result = _search(study, ground, told, watch, rest)
         _keep(study, result)
-        _train(study, result, client, share)
+        _train(study, result, client, share, watch, rest)
+    except _Lost:
+        pass
     except StudyCancelled as error:
         _end(study, Status.CANCELLED, str(error))
+    except TimeUp as error:
+        minutes = _minutes(study.max_seconds or 0.0)
+        _end(study, Status.FAILED, f"{error or TIME_UP} than {minutes}")
     except (DetectionError, StreamsError, ValueError) as error:
         _end(study, Status.FAILED, str(error))
     except BaseException as error:
@@ -168,7 +157,98 @@ def by_importance(study: Study) -> list[tuple[str, float]]:
 # -- private -------------------------------------------------------------------------------------
 
 
-def _ground(study: Study, client: Mapping[str, Any], share: float) -> Ground:
+class _Lost(DetectionError):  # noqa: N818
+    """The study was given up by others meanwhile."""
+
+
+class _Watch:
+    """Says each second that the study lives, and hears then of its end."""
+
+    def __init__(self, study: Study, clock: Callable[[], float] = time.monotonic) -> None:
+        self._study, self._clock = study, clock
+        self.began = self._next = clock()
+        self.until = None if study.max_seconds is None else self.began + study.max_seconds
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the study began."""
+        return self._clock() - self.began
+
+    def left(self, keeping: float = 0.0) -> float | None:
+        """Seconds until its time is up but for those to keep; None without a budget."""
+        return None if self.until is None else self.until - keeping - self._clock()
+
+    def __call__(self, keeping: float = 0.0) -> None:
+        """Look at the clock, and once a second at the study's row.
+
+        Raises:
+            TimeUp, StudyCancelled, _Lost: it has to end.
+        """
+        left = self.left(keeping)
+        if left is not None and left <= 0:
+            raise TimeUp("the time was up before the first trial had ended: give the study more")
+        now = self._clock()
+        if now < self._next:
+            return
+        self._next = now + BEAT_S
+        mine = Study.objects.filter(pk=self._study.pk, status=Status.RUNNING)
+        if not mine.update(heartbeat_at=dt.datetime.now(dt.UTC)):
+            raise _Lost(f"study {self._study.pk} was given up meanwhile")
+        if mine.filter(cancel_requested=True).exists():
+            raise StudyCancelled("cancelled before the first trial")
+
+    def reason(self) -> str:
+        """The same as a word for a training: why it should end, or nothing."""
+        self._next = self._clock()
+        try:
+            self()
+        except TimeUp:
+            return TIME_UP
+        except StudyCancelled:
+            return "cancelled"
+        except _Lost as error:
+            return str(error)
+        return ""
+
+
+@dataclass(slots=True)
+class _Rest:
+    """What is kept back for training the best: seconds to read so many events, and to fit.
+
+    The first trial takes longest, since its process starts with it, and so will the fit's.
+    """
+
+    most: float = 0.0
+    reading: float = 0.0
+    events: int = MAX_EVENTS
+    fitting: float = KEPT_BACK_S
+
+    @property
+    def seconds(self) -> float:
+        return min(self.reading + self.fitting, self.most)
+
+    def seen(self, trial: Trial) -> None:
+        """A fit takes as long as a trial did."""
+        self.fitting = max(self.fitting, SLACK * trial.seconds)
+
+
+def _kept_back(study: Study, client: Mapping[str, Any], watch: _Watch) -> _Rest:
+    """By what reading took: the training reads all, the search but the newest."""
+    if study.max_seconds is None:
+        return _Rest()
+    there = sum(event_counts(client, study.stream.topic).values())
+    every, read = min(there, MAX_EVENTS), max(1, min(there, tuning.MOST_EVENTS))
+    each = SLACK * watch.spent / read
+    most = MOST_KEPT_BACK * study.max_seconds
+    events = max(read, int(max(most - KEPT_BACK_S, most / 2) / each))
+    return _Rest(most, each * min(every, events), events if events < every else MAX_EVENTS)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds < 60 else f"{seconds / 60:g} min"
+
+
+def _ground(study: Study, client: Mapping[str, Any], share: float, watch: _Watch) -> Ground:
     stream = study.stream
     index = SeriesIndex()
     events = read_events(
@@ -178,6 +258,7 @@ def _ground(study: Study, client: Mapping[str, Any], share: float) -> Ground:
         max_events=tuning.MOST_EVENTS,
         share=share,
         metric=study.metric,
+        told=lambda done: watch(),
     )
     return tuning.prepare(
         tuning.pasts(events, index, study.metric),
@@ -207,7 +288,9 @@ def _labels(study: Study) -> Labels:
     )
 
 
-def _search(study: Study, ground: Ground, told: Callable[[Trial], None]) -> Result:
+def _search(
+    study: Study, ground: Ground, told: Callable[[Trial], None], watch: _Watch, rest: _Rest
+) -> Result:
     trials: list[dict[str, Any]] = []
 
     def keep(trial: Trial) -> None:
@@ -216,18 +299,23 @@ def _search(study: Study, ground: Ground, told: Callable[[Trial], None]) -> Resu
             trials=trials, heartbeat_at=dt.datetime.now(dt.UTC)
         )
         if not alive:
-            raise StudyCancelled("given up by another worker meanwhile")
+            raise _Lost(f"study {study.pk} was given up meanwhile")
+        rest.seen(trial)
         told(trial)
 
-    return tuning.search(
-        ground,
-        Budget(study.max_trials or 20, study.max_seconds),
-        seed=study.seed,
-        algorithms=study.search["algorithms"],
-        defaults=study.search["defaults"],
-        told=keep,
-        cancelled=lambda: _cancelled(study),
-    )
+    watch(rest.seconds)
+    left = watch.left(rest.seconds)
+    with TrialProcess(ground, study.seed, lambda: watch(rest.seconds)) as measured:
+        return tuning.search(
+            ground,
+            Budget(study.max_trials or 20, None if left is None else max(1.0, left)),
+            seed=study.seed,
+            algorithms=study.search["algorithms"],
+            defaults=study.search["defaults"],
+            told=keep,
+            cancelled=lambda: _cancelled(study),
+            measured=measured,
+        )
 
 
 def _cancelled(study: Study) -> bool:
@@ -242,7 +330,14 @@ def _keep(study: Study, result: Result) -> None:
     study.save(update_fields=["trials", "best", "importance"])
 
 
-def _train(study: Study, result: Result, client: Mapping[str, Any], share: float) -> None:
+def _train(
+    study: Study,
+    result: Result,
+    client: Mapping[str, Any],
+    share: float,
+    watch: _Watch,
+    rest: _Rest,
+) -> None:
     """The best settings on all of the history, and the end of the study."""
     if _cancelled(study):
         raise StudyCancelled(tuning.after(len(result.trials)))
@@ -255,17 +350,26 @@ def _train(study: Study, result: Result, client: Mapping[str, Any], share: float
         seed=study.seed,
         params={**study.search["defaults"][best.algorithm], **best.params},
         share=share,
+        max_events=rest.events,
         study={
             "digest": study.best["digest"], "seed": study.seed, "trials": len(result.trials),
             "value": best.value,
         },
     )  # fmt: skip
-    outcome = training_run.run(order, client, trigger=TrainingRun.Trigger.TUNING)
+    outcome = training_run.run(order, client, trigger=TrainingRun.Trigger.TUNING, stop=watch.reason)
     Study.objects.filter(pk=study.pk).update(run=outcome.run, model=outcome.model)
+    if outcome.model is None and _cancelled(study):
+        raise StudyCancelled(f"cancelled while the best of {len(result.trials)} was trained")
+    if outcome.model is None and watch.reason() == TIME_UP:
+        # The study ends in its time, and nothing that was found is lost.
+        later = training_queue.queue(order, trigger=TrainingRun.Trigger.TUNING)
+        Study.objects.filter(pk=study.pk).update(run=later)
+        _end(study, Status.DONE, f"{TIME_UP}: run {later.pk} trains the best")
+        return
     if outcome.model is None:
         _end(study, Status.FAILED, f"the best was found but not trained: {outcome.run.reason}")
         return
-    _end(study, Status.DONE, "the time was up" if result.stopped else "")
+    _end(study, Status.DONE, TIME_UP if result.stopped else "")
 
 
 def _end(study: Study, status: str, reason: str) -> None:

@@ -7,44 +7,31 @@ import logging
 from celery import shared_task
 from django.conf import settings
 
-from detection import training_queue, tuning_run
+from detection import training_queue, tuning, tuning_run
 from detection.models import Study
 from detection.training_queue import TrainingBusyError
 
 log = logging.getLogger(__name__)
 
 NAME = "detection.tasks.tune"  # routed to the queue of all of detection's tasks
-RETRY_S = 60
+# A study ends itself in its time; this is for one that hangs.
+LIMIT_S = int(tuning.MOST_SECONDS) + 3_600
 
 
-@shared_task(name=NAME, ignore_result=True)
+@shared_task(name=NAME, ignore_result=True, time_limit=LIMIT_S, soft_time_limit=LIMIT_S - 300)
 def tune(study: int) -> str:
-    """Run the waiting study; while another training runs, it is asked again a minute later.
+    """Run the study if it still waits: a task that is delivered twice runs once.
 
-    A study that had begun when its worker died is marked failed here and not begun again: a task
-    that is delivered twice runs once.
+    While another training runs it goes on waiting, and the scheduler's next look sends word again.
     """
     client = settings.VIGIL.kafka.quiet_client_config()
     try:
         with training_queue.lease():
-            tuning_run.bury_the_dead()
             row = tuning_run.run(study, client)
     except TrainingBusyError:
-        if Study.objects.filter(pk=study, status=Study.Status.QUEUED).exists():
-            tune.apply_async((study,), countdown=RETRY_S)
         return f"study {study} waits for another training"
     except Study.DoesNotExist:
         return f"study {study} is gone"
     said = f"study {study}: {row.status}{f', {row.reason}' if row.reason else ''}"
     log.info("tuning: %s", said)
     return said
-
-
-def wake(study: int) -> bool:
-    """Send word to a worker; False where the broker takes none."""
-    try:
-        tune.apply_async((study,), queue="training", retry=False)
-    except Exception as error:  # the broker's clients raise errors of many kinds
-        log.warning("tuning.not_sent", extra={"error": str(error)})
-        return False
-    return True

@@ -14,14 +14,14 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from detection import tuning, tuning_run, tuning_tasks
+from detection import study_queue, tuning, tuning_run
 from detection.errors import TransitionRefused
 from detection.models import ModelVersion, Study
 from streams.models import Series, Stream
 from streams.roles import may_operate, operator_required
 
 SHOWN, METRICS = 50, 200
-FORM = {"stream": "", "metric": "", "trials": "20", "seconds": "600", "seed": "0"}
+FORM = {"stream": "", "metric": "", "trials": "20", "minutes": "10", "seed": "0"}
 
 
 @login_required
@@ -41,17 +41,17 @@ def study_start(request: HttpRequest) -> HttpResponseBase:
             given["stream"],
             given["metric"],
             trials=_whole("Trials", given["trials"]),
-            seconds=_number("Seconds", given["seconds"]) if given["seconds"] else None,
+            seconds=60 * _number("Minutes", given["minutes"]) if given["minutes"] else None,
             seed=_whole("Seed", given["seed"]),
             requested_by=request.user.pk,
         )
     except tuning_run.StudyRefused as error:
         context = _list_context(request, given) | {"refused": str(error)}
         return render(request, "detection/study_list.html", context, status=400)
-    if tuning_tasks.wake(study.pk):
+    if study_queue.wake(study.pk):
         messages.success(request, f"Study {study.pk} waits for a worker.")
     else:
-        tuning_run.cancel(study.pk)
+        study_queue.cancel(study.pk)
         messages.error(request, "No worker can be told: Redis does not answer. Nothing was queued.")
     return redirect("study", pk=study.pk)
 
@@ -62,13 +62,13 @@ def study_cancel(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Ask for a study's end."""
     get_object_or_404(Study, pk=pk)
     try:
-        row = tuning_run.cancel(pk)
+        row = study_queue.cancel(pk)
     except TransitionRefused as error:
         messages.warning(request, f"{error}.")
     else:
         ended = row.status == Study.Status.CANCELLED
         messages.success(
-            request, f"Study {pk} {'is cancelled' if ended else 'ends after its present trial'}."
+            request, f"Study {pk} {'is cancelled' if ended else 'ends within seconds'}."
         )
     return redirect("study", pk=pk)
 
@@ -82,6 +82,8 @@ def study_detail(request: HttpRequest, pk: int) -> HttpResponse:
     model = None
     if study.model_id is not None:
         model = ModelVersion.objects.defer("artefact").filter(pk=study.model_id).first()
+    elif study.run_id is not None:  # trained after the study's time was up
+        model = ModelVersion.objects.defer("artefact").filter(run=study.run_id).first()
     rated = [t for t in study.trials if t["value"] is not None]
     best: dict[str, Any] = study.best or max(
         rated, key=lambda t: (t["value"], -t["number"]), default={}
@@ -89,7 +91,7 @@ def study_detail(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "study": study,
         "model": model,
-        "active": study.status in tuning_run.ACTIVE,
+        "active": study.status in study_queue.ACTIVE,
         "operator": may_operate(request.user),
         "best": best,
         "baseline": study.trials[0] if study.trials else {},
@@ -114,7 +116,7 @@ def _list_context(request: HttpRequest, given: dict[str, str]) -> dict[str, Any]
         "given": given,
         "operator": may_operate(request.user),
         "most_trials": tuning.MOST_TRIALS,
-        "most_seconds": int(tuning.MOST_SECONDS),
+        "most_minutes": int(tuning.MOST_SECONDS / 60),
     }
 
 
@@ -132,7 +134,7 @@ def _number(name: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise tuning_run.StudyRefused(
-            f"{name} is {text[:30]!r}: a number such as 600, or nothing, is needed."
+            f"{name} is {text[:30]!r}: a number such as 10, or nothing, is needed."
         ) from None
 
 

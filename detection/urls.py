@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from detection import tuning_views, views
+from detection import tuning_views, views, weights_views
 
 urlpatterns = [
     path("models/", views.model_list, name="models"),
@@ -16,6 +16,10 @@ urlpatterns = [
     path("models/studies/start", tuning_views.study_start, name="study-start"),
     path("models/studies/<int:pk>/", tuning_views.study_detail, name="study"),
     path("models/studies/<int:pk>/cancel", tuning_views.study_cancel, name="study-cancel"),
+    path("models/weights/", weights_views.weights_list, name="weights"),
+    path(
+        "models/weights/<int:pk>/<slug:action>", weights_views.weights_change, name="weights-change"
+    ),
     path("models/<int:pk>/", views.model_detail, name="model"),
     path("models/<int:pk>/shadow/", views.model_shadow, name="model-shadow"),
     path("models/<int:pk>/drift/", views.model_drift, name="model-drift"),

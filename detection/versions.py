@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from django.db import transaction
 
+from detection import learnt_weights
 from detection.detectors.vector import VectorDetector
+from detection.ensemble import Ensemble
 from detection.episodes import Limits
 from detection.errors import DetectionError
 from detection.models import (
@@ -58,7 +60,26 @@ def payload_of(stream: Stream, base: Mapping[str, Any]) -> dict[str, Any]:
         payload["challengers"] = challengers
     if releases := _releases(stream):
         payload["releases"] = releases
+    if learnt := learnt_weights.in_use(stream):
+        payload["learnt"] = {
+            "id": learnt.pk, "combine": learnt.method, "weights": learnt.weights,
+            "gain": learnt.gain,
+        }  # fmt: skip
     return payload
+
+
+def ensemble_of(payload: Mapping[str, Any], *, of_vectors: bool = False) -> Ensemble:
+    """How a version's detectors become one: by learnt weights where it has some, of series only.
+
+    A mean by learnt weights leaves out detectors that nothing was learnt of.
+    """
+    learnt = payload.get("learnt")
+    if not learnt or of_vectors:
+        return Ensemble(payload.get("combine", ""), payload.get("weights", {}))
+    others = payload["weights"]
+    if learnt["combine"] != "max":
+        others = dict.fromkeys(others, 0.0)
+    return Ensemble(learnt["combine"], {**others, **learnt["weights"]}, learnt["gain"])
 
 
 def _models(stream: Stream, state: str) -> list[dict[str, Any]]:
@@ -174,8 +195,8 @@ def compile_version(
         models=tuple(m for m in models if not is_vector(m.metric)),
         vector=VectorDetector(**options[VectorDetector.name]) if _sees_vectors(options) else None,
         vector_models=tuple(m for m in models if is_vector(m.metric)),
-        method=payload["combine"],
-        weights=payload["weights"],
+        ensemble=ensemble_of(payload),
+        vector_ensemble=ensemble_of(payload, of_vectors=True),
         policies=PolicyTable([Policy(**p) for p in payload["policies"]]),
         limits=Limits(payload["quiet_events"], round(payload["max_gap_s"] * 1_000_000)),
         time_zone=payload["time_zone"],

@@ -29,6 +29,24 @@ VERSION = "0.1.0"
 
 
 @register.filter
+def weight(value: float) -> str:
+    """A detector's weight: 1/8 as 0.125, 0.3546 as 0.355."""
+    return f"{value:.3g}"
+
+
+COMBINED = {
+    "max": "the largest of weight × oddness", "weighted": "the mean by weight",
+    "mean": "the plain mean", "vote": "what the majority by weight reaches",
+}  # fmt: skip
+
+
+@register.filter
+def combined(method: str) -> str:
+    """How an ensemble makes one out of many, in words."""
+    return COMBINED.get(method, method)
+
+
+@register.filter
 def number(value: float | None) -> str:
     """Four digits that matter, thousands apart: 1,284 and 0.02413; nothing for nothing."""
     if value is None or not math.isfinite(value):

@@ -63,6 +63,26 @@ def deliver(
         _store(kind, settings, metrics, options.get("store"), options.get("model"))
 
 
+def known_stream(name: str) -> Any:
+    """The stream's row, asked before anything costs time.
+
+    Raises:
+        CommandError: there is none of this name, or PostgreSQL does not answer.
+    """
+    from django.db import DatabaseError
+
+    from streams.models import Stream
+
+    try:
+        row = Stream.objects.filter(name=name).first()
+        names = ", ".join(Stream.objects.order_by("name").values_list("name", flat=True))
+    except DatabaseError as error:
+        raise CommandError(f"streams are in PostgreSQL, which does not answer: {error}") from error
+    if row is None:
+        raise CommandError(f"there is no stream {name!r}; there is {names or 'none yet'}")
+    return row
+
+
 def _store(
     kind: str,
     settings: Mapping[str, Any],
@@ -71,12 +91,8 @@ def _store(
     model: int | None,
 ) -> None:
     from detection.models import Evaluation, ModelVersion
-    from streams.models import Stream
 
-    row = Stream.objects.filter(name=stream).first() if stream else None
-    if stream and row is None:
-        names = ", ".join(Stream.objects.order_by("name").values_list("name", flat=True))
-        raise CommandError(f"there is no stream {stream!r}; there is {names or 'none yet'}")
+    row = known_stream(stream) if stream else None
     version = None
     if model:
         version = ModelVersion.objects.defer("artefact").filter(pk=model).first()

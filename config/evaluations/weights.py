@@ -17,7 +17,7 @@ from detection.ensemble import oddness_from_score
 from detection.errors import DetectionError
 from detection.weights import Judged, Learnt, Rules, Sample, figures, learn
 
-HELP = "weights learnt on injected faults, and on a stream's labels"
+HELP = "learns weights learnt on injected faults, and on a stream's labels"
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -39,13 +39,26 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--stream", metavar="NAME", help="learns from its labels as well (needs PostgreSQL)"
     )
+    parser.add_argument(
+        "--use",
+        action="store_true",
+        help="with --store: lets them count for that stream at once, unless they are worse",
+    )
     series.add_shapes(parser, seeds=2, events=12_000)
     series.add_arguments(parser)
     report.add_arguments(parser)
 
 
 def run(config: VigilConfig, options: dict[str, Any], out: OutputWrapper) -> None:
-    """Learn on some series of every shape, and measure on others."""
+    """Learn on some series of every shape, and measure on others.
+
+    Raises:
+        CommandError: nothing to learn from, or a stream that does not exist.
+    """
+    if options["use"] and not options["store"]:
+        raise CommandError("--use needs --store STREAM: the stream that they are to count for")
+    if options["store"]:
+        report.known_stream(options["store"])
     began = time.monotonic()
     scorer = series.scorer(config, options)
     names = scorer.names
@@ -80,6 +93,9 @@ def run(config: VigilConfig, options: dict[str, Any], out: OutputWrapper) -> Non
     )
     out.write(f"\n{found.tried} weights tried in {time.monotonic() - began:.0f} s. To use them:\n")
     out.write(_yaml(found))
+    worse = held_out.f1 < present.f1
+    if worse:
+        out.write("\nOn other series they find less than what is configured: better keep that.")
     metrics = {
         "weights": found.weights,
         "threshold": found.threshold,
@@ -89,7 +105,37 @@ def run(config: VigilConfig, options: dict[str, Any], out: OutputWrapper) -> Non
     }
     settings = {name: options[name] for name in ("method", "most_false", "seeds", "events")}
     labels = 0 if judged is None else len(judged.real)
-    report.deliver("weights", {**settings, "labels": labels, **scorer.settings}, metrics, options)
+    settings |= {"labels": labels, **scorer.settings}
+    report.deliver("weights", settings, metrics, options)
+    if options["store"]:
+        _keep(found, settings, metrics, options, out, worse)
+
+
+def _keep(
+    found: Learnt,
+    settings: dict[str, Any],
+    metrics: dict[str, Any],
+    options: dict[str, Any],
+    out: OutputWrapper,
+    worse: bool,
+) -> None:
+    """Where consumers look: a set of learnt weights of the stream."""
+    from detection import learnt_weights
+    from detection.management.commands.rollback import actor
+    from streams.models import Stream
+
+    row = learnt_weights.save(
+        Stream.objects.get(name=options["store"]), found, metrics=metrics, settings=settings,
+        actor=actor(),
+    )  # fmt: skip
+    if options["use"] and worse:
+        out.write(f"\nKept as set {row.pk}, not used. `manage.py weights --use {row.pk}` does it"
+                  " all the same.")  # fmt: skip
+    elif options["use"]:
+        learnt_weights.use(row.pk, actor())
+        out.write(f"\nWeights {row.pk} count for {options['store']} within seconds.")
+    else:
+        out.write(f"\nOr, for stream {options['store']} alone: manage.py weights --use {row.pk}")
 
 
 def _samples(scorer: OfflineScorer, options: dict[str, Any], seeds: range) -> list[Sample]:
@@ -110,6 +156,7 @@ def _judged(stream: str, names: tuple[str, ...]) -> Judged:
     """The stream's labelled anomalies, their detectors' scores as oddness."""
     from anomalies.models import Anomaly
 
+    report.known_stream(stream)
     rows = Anomaly.objects.filter(
         stream__name=stream, label__in=[Anomaly.Label.REAL, Anomaly.Label.FALSE_ALARM]
     ).order_by("pk")

@@ -23,6 +23,12 @@ def setting_name(name: str) -> str:
 
 
 @register.filter
+def minutes(seconds: float) -> str:
+    """90 → `1.5 min`, 45 → `45 s`."""
+    return f"{seconds:g} s" if seconds < 60 else f"{seconds / 60:g} min"
+
+
+@register.filter
 def share(value: float) -> str:
     """0 to 1 in whole percents."""
     return f"{100 * value:.0f} %"

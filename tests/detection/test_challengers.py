@@ -17,6 +17,7 @@ from config.wiring import load_model, scoring_base
 from detection import bins, challengers, model_store
 from detection.base import FloatArray
 from detection.challengers import CHALLENGER, CHALLENGER_ONSET, CHAMPION, CHAMPION_ONSET
+from detection.ensemble import Ensemble
 from detection.features import FEATURE_NAMES
 from detection.models import Disagreement, FeatureHour, ModelVersion, ShadowHour
 from detection.scoring import (
@@ -66,7 +67,7 @@ def version(challenger: LoadedModel | None, *champions: LoadedModel) -> Compiled
         made,
         models=champions,
         challengers=() if challenger is None else (challenger,),
-        weights={"online": 0.2, "zscore": 0.0, "isolation_forest": 1.0},
+        ensemble=Ensemble("max", {"online": 0.2, "zscore": 0.0, "isolation_forest": 1.0}),
     )
 
 

@@ -7,8 +7,8 @@ from detection import artefact
 from detection.base import FloatArray
 from detection.detectors.isolation_forest import IsolationForestDetector
 from detection.errors import ArtefactCorrupt, ArtefactIncompatible, NotEnoughData, UnknownDetector
-from detection.features import FEATURE_NAMES
-from detection.registry import create_series_detector, series_detectors
+from detection.features import FEATURE_NAMES, FEATURE_SETS
+from detection.registry import MODEL_DETECTORS, create_series_detector, series_detectors
 from detection.training import restore, train
 
 
@@ -95,6 +95,53 @@ def test_a_model_of_other_columns_than_it_names_is_refused() -> None:
     payload, sha256 = artefact.dump(made.arrays(), good.manifest)
     with pytest.raises(ArtefactIncompatible, match="3 columns and names 10"):
         restore(payload, sha256)
+
+
+@pytest.mark.parametrize("algorithm", list(MODEL_DETECTORS))
+def test_a_model_of_some_features_sees_no_others_and_takes_rows_of_all(algorithm: str) -> None:
+    rows, names = history(), FEATURE_SETS["event"]
+    at = [FEATURE_NAMES.index(name) for name in names]
+    trained = train(algorithm, rows, seed=3, params={"features": "event"})
+    detector, manifest = restore(trained.payload, trained.sha256)
+    assert manifest["feature_names"] == list(names)
+    assert manifest["params"] == {"features": "event"}
+    probe = history(60) * 3
+    found = detector.oddness(probe)
+    assert found.tobytes() == trained.detector.oddness(probe).tobytes()
+    shaken = probe.copy()
+    shaken[:, [i for i in range(len(FEATURE_NAMES)) if i not in at]] = 9.0
+    np.testing.assert_array_equal(detector.oddness(shaken), found)
+    shares, near = detector.contributions(probe), detector.nearest(probe)
+    unseen = np.setdiff1d(np.arange(len(FEATURE_NAMES)), at)
+    assert not shares[:, unseen].any()
+    assert np.isnan(near[:, unseen]).all()
+    assert np.isfinite(near[:, at]).all()
+    odd = shares.any(axis=1)
+    assert odd.any()
+    np.testing.assert_allclose(shares[odd].sum(axis=1), 1.0)
+    with pytest.raises(ValueError, match=r"needs \[n, 10\]"):
+        detector.oddness(probe[:, at])
+
+
+def test_all_features_are_the_same_model_named_or_not() -> None:
+    named = train("isolation_forest", history(), seed=3, params={"features": "all"})
+    assert named.sha256 == train("isolation_forest", history(), seed=3).sha256
+    detector, _ = restore(named.payload, named.sha256)
+    assert isinstance(detector, IsolationForestDetector)  # nothing stands before its kernel
+
+
+def test_sets_of_features_that_do_not_exist_or_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="features 'magic' is none of all, forecast"):
+        train("isolation_forest", history(), seed=1, params={"features": "magic"})
+    wide = np.random.default_rng(4).normal(0, 1, (1000, 3))
+    with pytest.raises(ValueError, match="a model of wide events has all values"):
+        train("isolation_forest", wide, seed=1, params={"features": "event"},
+              columns=("a", "b", "c"), space="vector")  # fmt: skip
+    good = train("isolation_forest", history(), seed=1, params={"features": "event"})
+    _, arrays = good, artefact.load(good.payload, good.sha256)[0]
+    turned = good.manifest | {"feature_names": good.manifest["feature_names"][::-1]}
+    with pytest.raises(ArtefactIncompatible, match="start a training run"):
+        restore(*artefact.dump(arrays, turned))
 
 
 def test_unknown_detectors_name_the_known_ones() -> None:

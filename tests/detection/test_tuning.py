@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 
-from detection import injection, tuning
+from detection import injection, training, tuning
 from detection.errors import NotEnoughData
-from detection.features import FEATURE_NAMES
+from detection.features import FEATURE_NAMES, FEATURE_SETS
 from detection.registry import MODEL_DETECTORS
-from detection.tuning import Budget, Ground, Labels, Past, Result, StudyCancelled, Trial
+from detection.tuning import Budget, Ground, Labels, Past, Result, StudyCancelled, TimeUp, Trial
 from tests.detection.series import daily, regular
 
 
@@ -55,7 +56,7 @@ def test_the_first_trials_are_the_settings_of_now_and_their_other_settings_are_k
     defaults = {"isolation_forest": {"n_estimators": 60, "max_samples": 128, "contamination": 0.02}}
     found = search(3, defaults=defaults)
     assert found.baseline.algorithm == "isolation_forest"
-    assert found.baseline.params == {"n_estimators": 60, "max_samples": 128}
+    assert found.baseline.params == {"n_estimators": 60, "max_samples": 128, "features": "all"}
     value, figures = tuning.measure(
         ground(), "isolation_forest", defaults["isolation_forest"], seed=3
     )
@@ -68,14 +69,57 @@ def test_the_defaults_are_those_of_the_detectors() -> None:
     assert set(tuning.RANGES) == set(MODEL_DETECTORS)
     for name, params in tuning._DEFAULTS.items():
         given = inspect.signature(MODEL_DETECTORS[name].fit).parameters
-        assert params == {key: given[key].default for key in tuning.RANGES[name]}
-        assert {f"{name}.{k}": v for k, v in params.items()} == tuning._preset(name, {})
+        usual = params | {"features": "all"}
+        assert set(usual) == set(tuning.RANGES[name])
+        assert params == {key: given[key].default for key in params}
+        assert {f"{name}.{k}": v for k, v in usual.items()} == tuning._preset(name, {})
 
 
 def test_the_budget_of_seconds_ends_the_search_after_the_baseline_at_the_earliest() -> None:
     ticks = iter(float(10 * i) for i in range(1_000))
     found = tuning.search(ground(), Budget(50, 15.0), seed=1, clock=lambda: next(ticks))
     assert (len(found.trials), found.stopped) == (1, "time")
+    ticks = iter(float(10 * i) for i in range(1_000))
+    with pytest.raises(TimeUp, match="before the first trial had ended"):
+        tuning.search(ground(), Budget(50, 5.0), seed=1, clock=lambda: next(ticks))
+
+
+@pytest.mark.parametrize("end", [TimeUp, StudyCancelled])
+def test_a_trial_that_is_cut_short_counts_as_never_begun(end: type[Exception]) -> None:
+    def measured(algorithm: str, params: Mapping[str, Any]) -> tuning.Measured:
+        if len(heard) == 2:
+            raise end("now")
+        return tuning.measure(ground(), algorithm, params, seed=3)
+
+    heard: list[Trial] = []
+    if end is TimeUp:
+        found = search(9, told=heard.append, measured=measured)
+        assert (len(found.trials), found.stopped) == (2, "time")
+        assert without_time(found) == without_time(search(2))
+    else:
+        with pytest.raises(StudyCancelled, match="cancelled after 2 trials"):
+            search(9, told=heard.append, measured=measured)
+
+
+def test_a_set_of_features_is_what_a_trial_trains_on_and_importance_tells_of_it() -> None:
+    value, figures = tuning.measure(ground(), "isolation_forest", {"features": "novelty"}, seed=3)
+    narrow, whole = (
+        training.train("isolation_forest", ground().rows, seed=3, params=params)
+        for params in ({"features": "novelty"}, {})
+    )
+    assert figures["sha256"] == narrow.sha256 != whole.sha256
+    assert narrow.manifest["feature_names"] == list(FEATURE_SETS["novelty"])
+    assert value != tuning.measure(ground(), "isolation_forest", {}, seed=3)[0]
+    sets = list(FEATURE_SETS)
+    trials = [
+        Trial(i, "isolation_forest",
+              {"n_estimators": 100, "max_samples": 256, "features": sets[i % len(sets)]},
+              0.9 if sets[i % len(sets)] == "event" else 0.5, {}, 0.1)
+        for i in range(24)
+    ]  # fmt: skip
+    shares = tuning.importance(trials, seed=0)
+    assert next(iter(shares)) == "isolation_forest.features"
+    assert shares["isolation_forest.features"] > 0.9
 
 
 def test_it_can_be_cancelled_between_trials() -> None:
@@ -122,7 +166,8 @@ def test_the_threshold_lets_through_what_is_allowed() -> None:
 def test_importance_tells_the_parameter_that_moves_the_value() -> None:
     rng = np.random.default_rng(1)
     trials = [
-        Trial(i, "isolation_forest", {"n_estimators": int(n), "max_samples": int(m)},
+        Trial(i, "isolation_forest",
+              {"n_estimators": int(n), "max_samples": int(m), "features": "all"},
               float(n) / 300, {}, 0.1)
         for i, (n, m) in enumerate(zip(rng.integers(25, 300, 30), rng.integers(64, 4_096, 30),
                                        strict=True))
@@ -130,7 +175,9 @@ def test_importance_tells_the_parameter_that_moves_the_value() -> None:
     shares = tuning.importance(trials, seed=0)
     assert shares["isolation_forest.n_estimators"] > 0.8
     assert sum(shares.values()) == pytest.approx(1.0)
-    given: dict[str, tuning.Value] = {"nu": 0.1, "gamma": "scale", "max_samples": 300}
+    given: dict[str, tuning.Value] = {
+        "nu": 0.1, "gamma": "scale", "max_samples": 300, "features": "all",
+    }  # fmt: skip
     svm = [Trial(30 + i, "one_class_svm", given, 5.0, {}, 0.1) for i in range(3)]
     assert next(iter(tuning.importance(trials + svm, seed=0))) == "algorithm"
     assert tuning.importance(svm, seed=0) == {}

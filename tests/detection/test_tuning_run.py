@@ -12,8 +12,8 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from detection import gate, training_queue, tuning, tuning_run
-from detection.features import FEATURE_NAMES
+from detection import gate, study_queue, training_queue, tuning, tuning_run
+from detection.features import FEATURE_NAMES, FEATURE_SETS
 from detection.gate import Labelled
 from detection.models import ModelVersion, Study, TrainingRun
 from detection.tuning_tasks import tune
@@ -50,7 +50,7 @@ def test_the_command_searches_trains_a_candidate_and_twice_gives_the_same(stream
     assert (study.status, len(study.trials), study.reason) == (Status.DONE, 4, "")
     assert "trial   0" in said
     assert "(trial 0)" in said
-    assert "isolation_forest n_estimators 100, max_samples 256" in said
+    assert "isolation_forest n_estimators 100, max_samples 256, features all" in said
     model = study.model
     assert model is not None
     assert model.sha256 in said
@@ -58,7 +58,9 @@ def test_the_command_searches_trains_a_candidate_and_twice_gives_the_same(stream
     assert model.manifest["study"] == {
         "digest": study.best["digest"], "seed": 2, "trials": 4, "value": study.best["value"],
     }  # fmt: skip
-    assert model.manifest["params"].items() >= study.best["params"].items()
+    found = {key: value for key, value in study.best["params"].items() if value != "all"}
+    assert model.manifest["params"].items() >= found.items()
+    assert model.manifest["feature_names"] == list(FEATURE_SETS[study.best["params"]["features"]])
     assert study.run is not None
     assert study.run.trigger == TrainingRun.Trigger.TUNING
     assert study.best["value"] >= study.trials[0]["value"]
@@ -76,8 +78,12 @@ def test_the_task_runs_a_study_once_and_buries_one_whose_worker_died(stream: Str
     study = tuning_run.ordered("raw", trials=1)
     assert tune(study.pk) == f"study {study.pk}: done"
     dead.refresh_from_db()
-    assert (dead.status, dead.reason) == (Status.FAILED, "the worker ended before the search did")
+    assert (dead.status, dead.reason) == (
+        Status.FAILED, "the worker ended before the search did, after 1 trial"
+    )  # fmt: skip
     assert dead.model is None
+    again = Study.objects.get(retry_of=dead)
+    assert (again.attempt, again.status, again.trials) == (2, Status.QUEUED, [])
     assert tune(study.pk) == f"study {study.pk}: done"
     assert ModelVersion.objects.count() == 1
     assert tune(99_999) == "study 99999 is gone"
@@ -87,13 +93,13 @@ def test_a_study_that_is_cancelled_ends_between_trials_and_stores_no_model(strea
     study = tuning_run.ordered("raw", trials=9)
     with training_queue.lease():
         row = tuning_run.run(
-            study.pk, client_config(), share=1.0, told=lambda trial: tuning_run.cancel(study.pk)
+            study.pk, client_config(), share=1.0, told=lambda trial: study_queue.cancel(study.pk)
         )
     assert (row.status, row.reason) == (Status.CANCELLED, "cancelled after 1 trial")
     assert len(row.trials) == 1
     assert (row.model, ModelVersion.objects.count()) == (None, 0)
     waiting = tuning_run.ordered("raw", trials=9)
-    assert tuning_run.cancel(waiting.pk).status == Status.CANCELLED
+    assert study_queue.cancel(waiting.pk).status == Status.CANCELLED
 
 
 def test_labels_count_where_they_exist(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +136,8 @@ def test_too_little_history_fails_the_study_with_a_sentence(
     [
         (("--trials", "0"), "trials is 0: from 1 to 1,000 are allowed"),
         (("--seconds", "0"), "seconds is 0: from 1 to 86,400"),
+        (("--minutes", "0"), "seconds is 0: from 1 to 86,400"),
+        (("--minutes", "nan"), "seconds is nan"),
         (("--seed", "-1"), "seed is -1"),
         (("--stream", "nowhere"), "No stream is called nowhere. There are: raw-data"),
         (("--metric", "nothing"), "has no metric nothing. There are: cpu_usage"),
@@ -205,7 +213,8 @@ def test_a_running_study_asks_for_itself_again_and_only_operators_cancel() -> No
         ({"stream": "nowhere"}, "No stream is called nowhere"),
         ({"stream": "raw-data", "trials": "many"}, "a whole number such as 20 is needed"),
         ({"stream": "raw-data", "trials": "5000"}, "from 1 to 1,000 are allowed"),
-        ({"stream": "raw-data", "seconds": "nan"}, "seconds is nan"),
+        ({"stream": "raw-data", "minutes": "nan"}, "seconds is nan"),
+        ({"stream": "raw-data", "minutes": "soon"}, "a number such as 10"),
         ({"stream": "raw-data", "metric": "nothing"}, "has no metric nothing"),
     ],
 )
@@ -220,7 +229,7 @@ def test_a_bad_form_is_answered_with_a_sentence(given: dict[str, str], said: str
 @pytest.mark.django_db
 def test_the_form_queues_a_study_for_a_worker() -> None:
     builders.stream()
-    form = {"stream": "raw-data", "trials": "5", "seconds": "", "seed": "7"}
+    form = {"stream": "raw-data", "trials": "5", "minutes": "", "seed": "7"}
     assert web(operator=False).post("/models/studies/start", form).status_code == 403
     answer = web().post("/models/studies/start", form)
     study = Study.objects.get()

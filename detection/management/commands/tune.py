@@ -25,19 +25,23 @@ class Command(BaseCommand):
         parser.add_argument("--stream", metavar="NAME", help="default: the only one there is")
         parser.add_argument("--metric", default="", metavar="NAME", help="default: all of them")
         parser.add_argument("--trials", type=int, default=20, metavar="N", help="default: 20")
-        parser.add_argument(
-            "--seconds", type=float, metavar="S", help="no trial begins later; default: no limit"
-        )
+        budget = parser.add_mutually_exclusive_group()
+        budget.add_argument(
+            "--minutes", type=float, metavar="M",
+            help="for all of it, reading and training the best too; default: no limit",
+        )  # fmt: skip
+        budget.add_argument("--seconds", type=float, metavar="S", help="the same in seconds")
         parser.add_argument("--seed", type=int, default=0)
 
     def handle(self, *args: Any, **given: Any) -> None:
         client = settings.VIGIL.kafka.quiet_client_config()
         try:
             with training_queue.lease():
-                tuning_run.bury_the_dead()
+                minutes = given["minutes"]
                 study = tuning_run.ordered(
                     given["stream"], given["metric"], trials=given["trials"],
-                    seconds=given["seconds"], seed=given["seed"],
+                    seconds=given["seconds"] if minutes is None else 60 * minutes,
+                    seed=given["seed"],
                 )  # fmt: skip
                 study = tuning_run.run(study.pk, client, share=1.0, told=self._tell)
         except (TrainingBusyError, tuning_run.StudyRefused) as error:
