@@ -15,10 +15,11 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
 from detection import study_queue, tuning, tuning_run
-from detection.errors import TransitionRefused
+from detection.cancelling import ask_for_end
 from detection.models import ModelVersion, Study
 from streams.models import Series, Stream
 from streams.roles import may_operate, operator_required
+from streams.vectors import PREFIX
 
 SHOWN, METRICS = 50, 200
 FORM = {"stream": "", "metric": "", "trials": "20", "minutes": "10", "seed": "0"}
@@ -61,15 +62,7 @@ def study_start(request: HttpRequest) -> HttpResponseBase:
 def study_cancel(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Ask for a study's end."""
     get_object_or_404(Study, pk=pk)
-    try:
-        row = study_queue.cancel(pk)
-    except TransitionRefused as error:
-        messages.warning(request, f"{error}.")
-    else:
-        ended = row.status == Study.Status.CANCELLED
-        messages.success(
-            request, f"Study {pk} {'is cancelled' if ended else 'ends within seconds'}."
-        )
+    ask_for_end(request, f"Study {pk}", lambda: study_queue.cancel(pk))
     return redirect("study", pk=pk)
 
 
@@ -108,7 +101,7 @@ def study_detail(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _list_context(request: HttpRequest, given: dict[str, str]) -> dict[str, Any]:
     studies = Study.objects.select_related("stream").order_by("-pk")[:SHOWN]
-    metrics = Series.objects.exclude(metric__startswith="vector:").order_by("metric")
+    metrics = Series.objects.exclude(metric__startswith=PREFIX).order_by("metric")
     return {
         "studies": [(study, study.trials[0] if study.trials else {}) for study in studies],
         "streams": Stream.objects.order_by("name"),

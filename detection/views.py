@@ -18,6 +18,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from detection import catalogue, model_store, promotion, training_queue
+from detection.cancelling import ask_for_end
 from detection.drift import drift_context
 from detection.errors import ArtefactError, TransitionRefused
 from detection.forecast import first_trainings
@@ -81,15 +82,8 @@ def train(request: HttpRequest) -> HttpResponseBase:
 def run_cancel(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Ask for a run's end."""
     get_object_or_404(TrainingRun, pk=pk)
-    try:
-        record = training_queue.cancel(pk, request.user.get_username())
-    except TransitionRefused as error:
-        messages.warning(request, f"{error}.")
-    else:
-        ended = record.status == TrainingRun.Status.CANCELLED
-        messages.success(
-            request, f"Training run {pk} {'is cancelled' if ended else 'ends within seconds'}."
-        )
+    who = request.user.get_username()
+    ask_for_end(request, f"Training run {pk}", lambda: training_queue.cancel(pk, who))
     return redirect("models")
 
 
