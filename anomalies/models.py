@@ -117,6 +117,9 @@ class Anomaly(models.Model):
             models.Index(fields=["series", "-onset_at"], name="anomalies_by_series"),
             models.Index(fields=["severity", "-onset_at"], name="anomalies_by_severity"),
             models.Index(fields=["-stored_at"], name="anomalies_by_stored"),
+            models.Index(
+                fields=["-labelled_at"], condition=~models.Q(label=""), name="anomalies_labelled"
+            ),
         ]
 
     def __str__(self) -> str:

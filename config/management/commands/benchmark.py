@@ -9,6 +9,7 @@ import sys
 import tempfile
 import uuid
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ import psycopg
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from config.benchmark import latency, measure
+from config.benchmark import latency, measure, web
 from config.benchmark.load import VALUES
 from config.benchmark.model import promote_models
 from config.benchmark.runs import Measured, bare, whole
 from config.embedded.errors import EmbeddedError
 from config.embedded.stack import PARTS, EmbeddedStack, unnamed_parts
+from config.management.commands.seed_demo import NAME as SEEDED
 from config.schema import VigilConfig
 from detection.registry import MODEL_DETECTORS
 
@@ -57,16 +59,27 @@ class Command(BaseCommand):
             action="store_true",
             help="measure instead how long events take to their committed row at a steady rate",
         )
+        parser.add_argument(
+            "what",
+            nargs="?",
+            choices=("web",),
+            help="web: how long pages take in the server, on --anomalies made-up ones",
+        )
+        parser.add_argument("--anomalies", type=int, default=1_000_000, help="of web")
+        parser.add_argument("--requests", type=int, default=20, help="of each page of web")
         parser.add_argument("--rate", type=float, default=1_000, help="events/s of --latency")
         parser.add_argument("--seconds", type=float, default=20, help="length of --latency")
         parser.add_argument(
             "--run",
-            choices=("bare", "online", "forest", "models", "bare-wide", "wide"),
+            choices=("bare", "online", "forest", "models", "bare-wide", "wide", "web"),
             help="(one inner run)",
         )
         parser.add_argument("--topic", help="(of an inner run)")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["run"] == "web":
+            self.stdout.write(json.dumps([asdict(p) for p in self._pages(options["requests"])]))
+            return
         if options["run"]:
             self.stdout.write(json.dumps(self._inner(settings.VIGIL, options).as_dict()))
             return
@@ -77,13 +90,17 @@ class Command(BaseCommand):
         with ExitStack() as stack:
             env = self._servers(stack)
             self._child(env, "migrate", "--skip-checks", "--verbosity", "0")
-            if options["latency"]:
+            if options["what"] == "web":
+                figures = {"pages": self._web(env, options)}
+            elif options["latency"]:
                 figures = self._latency(env, options)
             elif options["wide"]:
                 figures = self._wide(stack, env, options)
             else:
                 figures = self._measure(stack, env, options)
-        if options["latency"]:
+        if options["what"] == "web":
+            self._page_table(figures["pages"])
+        elif options["latency"]:
             self._latencies(figures)
         elif options["wide"]:
             self.stdout.write(
@@ -95,6 +112,33 @@ class Command(BaseCommand):
             self._table(figures)
         if options["json"]:
             options["json"].write_text(json.dumps(figures, indent=2) + "\n")
+
+    @staticmethod
+    def _pages(requests: int) -> list[web.PageTime]:
+        try:
+            return web.measure(SEEDED, requests)
+        except web.WebError as error:
+            raise CommandError(str(error)) from None
+
+    def _web(self, env: dict[str, str], options: dict[str, Any]) -> list[dict[str, Any]]:
+        self.stdout.write(f"making up {options['anomalies']:,} anomalies …")
+        self._child(env, "seed_demo", "--skip-checks", "--anomalies", str(options["anomalies"]))
+        argv = ["benchmark", "--run", "web", "--requests", str(options["requests"])]
+        done = subprocess.run(
+            [sys.executable, sys.argv[0], *argv],
+            env={**os.environ, **env},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        pages: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+        return pages
+
+    def _page_table(self, pages: list[dict[str, Any]]) -> None:
+        self.stdout.write(f"{'p50 ms':>8} {'p95 ms':>8} {'queries':>8} {'kB':>7}  page")
+        for p in pages:
+            times = f"{p['p50_ms']:8.1f} {p['p95_ms']:8.1f}"
+            self.stdout.write(f"{times} {p['queries']:8d} {p['kb']:7.1f}  {p['path']}")
 
     def _inner(self, config: VigilConfig, options: dict[str, Any]) -> Measured:
         detection = config.anomaly_detection
