@@ -219,8 +219,12 @@ def draft_of_version(rule: Rule, version: RuleVersion, user: Actor) -> None:
 
 def difference(before: RuleSpec | None, after: RuleSpec) -> list[tuple[str, str]]:
     """Lines of YAML: (" ", "-" or "+", text)."""
-    old = written(before.stored()).splitlines() if before is not None else []
-    found = difflib.ndiff(old, written(after.stored()).splitlines())
+    return lines_between(before.stored() if before is not None else {}, after.stored())
+
+
+def lines_between(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same of plain data."""
+    found = difflib.ndiff(written(before).splitlines(), written(after).splitlines())
     return [(line[0], line[2:]) for line in found if line[0] in " -+"]
 
 

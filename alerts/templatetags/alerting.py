@@ -151,8 +151,14 @@ def silence_words(silence: Silence) -> str:
     if how is None:
         return f"{start:%a} {start.day} {start:%b %H:%M} to {end:%a} {end.day} {end:%b %H:%M}"
     days = re.search(r"BYDAY=([A-Z,0-9+-]+)", silence.recurrence)
-    name = days[1].title().replace(",", ", ") if days else f"{start:%a}"
+    name = ", ".join(_day(d) for d in days[1].split(",")) if days else f"{start:%a}"
     if how[1] == "DAILY" and not days:
         name = ""
     often = {"DAILY": "daily", "WEEKLY": "weekly", "MONTHLY": "monthly", "YEARLY": "yearly"}
     return f"{name} {start:%H:%M}–{end:%H:%M} {silence.time_zone}, {often.get(how[1], '')}".strip()
+
+
+def _day(code: str) -> str:
+    names = {"MO": "Mon", "TU": "Tue", "WE": "Wed", "TH": "Thu", "FR": "Fri", "SA": "Sat",
+             "SU": "Sun"}  # fmt: skip
+    return f"{code[:-2]}{names.get(code[-2:], code[-2:])}"
