@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from alerts import api, rule_views, silence_views
+from alerts import api, incident_api, incident_views, rule_views, silence_views
 
 urlpatterns = [
     path("api/alert", api.alert_view, name="api-alert"),
@@ -26,4 +26,10 @@ urlpatterns = [
     path("alerts/silences/<int:pk>/preview", silence_views.silence_preview, name="silence-preview"),
     path("alerts/silences/<int:pk>/end", silence_views.silence_end, name="silence-end"),
     path("alerts/silences/<int:pk>/switch", silence_views.silence_switch, name="silence-switch"),
+    path("api/incidents", incident_api.incidents_view, name="api-incidents"),
+    path("api/incidents/<int:number>", incident_api.incident_view, name="api-incident"),
+    path("api/incidents/<int:number>/<str:action>", incident_api.action_view, name="api-act"),
+    path("incidents/", incident_views.incident_list, name="incidents"),
+    path("incidents/<int:number>/", incident_views.incident, name="incident"),
+    path("incidents/<int:number>/<str:action>/", incident_views.act, name="incident-act"),
 ]

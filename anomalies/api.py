@@ -9,11 +9,9 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from functools import wraps
 from threading import Lock
 from typing import Any
-from urllib.parse import unquote
 from uuid import UUID
 
 from django.conf import settings
@@ -23,11 +21,20 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 from django.views.decorators.csrf import csrf_exempt
 
 from anomalies import access, feedback, health, queries, surroundings
-from anomalies.models import Anomaly, Severity
+from anomalies.models import Anomaly
+from anomalies.parameters import (
+    BadRequestError,
+    moment,
+    one_of,
+    score_of,
+    severity_of,
+    shown,
+    text_of,
+    whole,
+)
 from anomalies.results import result_of
 from detection import drift
 from streams.roles import REFUSAL, may_operate
@@ -37,14 +44,6 @@ STATISTICS_KEEP_S = 3.0
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1_000
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 View = Callable[..., HttpResponseBase]
-
-
-class BadRequestError(Exception):
-    """What the caller sent can't be read; shown to it as it is."""
-
-    def __init__(self, field: str, message: str, allowed: str) -> None:
-        super().__init__(message)
-        self.body = {"error": {"field": field, "message": message, "allowed": allowed}}
 
 
 def problem(status: int, message: str, *, field: str | None = None, allowed: str | None = None
@@ -175,21 +174,21 @@ def drift_view(request: HttpRequest) -> HttpResponseBase:
 def anomalies_view(request: HttpRequest, source: str | None = None) -> HttpResponseBase:
     """The newest anomalies by event time, narrowed by filters, page by page."""
     query = request.GET
-    limit = _whole("limit", query.get("limit", str(DEFAULT_LIMIT)), 1, MAX_LIMIT)
+    limit = whole("limit", query.get("limit", str(DEFAULT_LIMIT)), 1, MAX_LIMIT)
     if source is not None:
-        source = _text("source", source)
+        source = text_of("source", source)
     filters = queries.Filters(
-        source=source if source is not None else _text("source", query.get("source", "")),
-        metric=_text("metric", query.get("metric", "")),
-        stream=_text("stream", query.get("stream", "")),
-        anomaly_type=_text("type", query.get("type", "")),
-        severity=_severity(query.get("severity", "")),
-        label=_one_of("label", query.get("label", ""), ["", "none", "not_false_alarm",
+        source=source if source is not None else text_of("source", query.get("source", "")),
+        metric=text_of("metric", query.get("metric", "")),
+        stream=text_of("stream", query.get("stream", "")),
+        anomaly_type=text_of("type", query.get("type", "")),
+        severity=severity_of(query.get("severity", "")),
+        label=one_of("label", query.get("label", ""), ["", "none", "not_false_alarm",
                                                         *filter(None, Anomaly.Label.values)]),
-        state=_one_of("state", query.get("state", ""), ["", *Anomaly.State.values]),
-        score=_score(query.get("min_score", "")),
-        start=_moment("since", query.get("since", "")),
-        end=_moment("until", query.get("until", "")),
+        state=one_of("state", query.get("state", ""), ["", *Anomaly.State.values]),
+        score=score_of(query.get("min_score", "")),
+        start=moment("since", query.get("since", "")),
+        end=moment("until", query.get("until", "")),
     )  # fmt: skip
     before = query.get("cursor", "")
     if before and queries.read_cursor(before) is None:
@@ -230,7 +229,7 @@ def label_view(request: HttpRequest, pk: UUID) -> HttpResponseBase:
         return problem(400, "The body has no label.", field="label", allowed=allowed)
     label = body["label"] if body["label"] is not None else ""
     if not isinstance(label, str) or label not in Anomaly.Label.values:
-        return problem(400, f"{_shown(str(label))} is no label.", field="label", allowed=allowed)
+        return problem(400, f"{shown(str(label))} is no label.", field="label", allowed=allowed)
     user = request.user if request.user.is_authenticated else None
     try:
         anomaly = feedback.set_label(pk, label, user)
@@ -247,61 +246,3 @@ def label_view(request: HttpRequest, pk: UUID) -> HttpResponseBase:
 def feedback_view(request: HttpRequest) -> HttpResponseBase:
     """How often detectors and series were right, by the labels."""
     return JsonResponse(feedback.as_json(feedback.by_detector(), feedback.by_series()))
-
-
-def _whole(field: str, text: str, least: int, most: int) -> int:
-    allowed = f"a whole number from {least} to {most}"
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise BadRequestError(field, f"{_shown(text)} is no whole number.", allowed)
-    if not least <= int(text) <= most:
-        raise BadRequestError(field, f"{text} is out of range.", allowed)
-    return int(text)
-
-
-def _text(field: str, text: str) -> str:
-    if "\x00" in text or len(text) > 255:
-        raise BadRequestError(field, "Too long, or with a NUL.", "up to 255 characters")
-    return text
-
-
-def _one_of(field: str, text: str, allowed: list[str]) -> str:
-    if text not in allowed:
-        raise BadRequestError(field, f"{_shown(text)} is not known.", ", ".join(allowed[1:]))
-    return text
-
-
-def _severity(text: str) -> int | None:
-    names = {str(level.label): level.value for level in Severity}
-    if not text:
-        return None
-    return names[_one_of("severity", text, ["", *names])]
-
-
-def _score(text: str) -> float | None:
-    if not text:
-        return None
-    try:
-        score = float(text)
-    except ValueError:
-        score = -1.0
-    if not 0 <= score <= 1:
-        raise BadRequestError("min_score", f"{_shown(text)} is no score.", "a number from 0 to 1")
-    return score
-
-
-def _moment(field: str, text: str) -> datetime | None:
-    if not text:
-        return None
-    try:
-        found = parse_datetime(text.replace(" ", "+"))
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None or not 1 < found.year < 9999:
-        raise BadRequestError(
-            field, f"{_shown(text)} is no moment.", "ISO 8601 with a zone: 2024-01-01T12:00:00Z"
-        )
-    return found
-
-
-def _shown(text: str) -> str:
-    return repr(unquote(text)[:60])

@@ -18,7 +18,8 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
-from anomalies.api import BadRequestError, caller_of, endpoint, problem
+from anomalies.api import caller_of, endpoint, problem
+from anomalies.parameters import BadRequestError
 from detection import catalogue, model_store, promotion, training_queue
 from detection.errors import ArtefactError, TransitionRefused
 from detection.live_at import EXAMPLE, By, as_json, live_at, read_moment

@@ -9,7 +9,8 @@ from typing import Any
 
 from django.utils import timezone
 
-from alerts.models import Receiver, Rule, RuleVersion
+from alerts.incidents import note
+from alerts.models import Incident, IncidentAnomaly, Receiver, Rule, RuleVersion
 from alerts.spec import RuleSpec
 from anomalies.models import Anomaly, Outbox, Severity
 from anomalies.results import result_of
@@ -119,3 +120,21 @@ def _change(row: Anomaly, sequence: int, kind: str, payload: dict[str, Any]) -> 
 
 def stream(name: str = "shop") -> Stream:
     return builders.stream(name)
+
+
+def incident(n: int = 0, *, members: int = 1, **more: Any) -> Incident:
+    """An open incident of a rule, with anomalies of its own."""
+    of = Rule.objects.filter(name="all").first() or rule()
+    source = more.pop("source", f"web-{n}")
+    given: dict[str, Any] = {
+        "key": uuid.uuid5(uuid.NAMESPACE_OID, f"incident {n}"), "rule": of, "rule_version": of.live,
+        "group": "incident:shop", "title": f"Spike of cpu on {source}", "severity": 3,
+        "first_at": second(n), "last_at": second(n), "opened_at": second(n), "sources": [source],
+        "anomaly_count": members,
+    }  # fmt: skip
+    made = Incident.objects.create(**given | more)
+    for i in range(members):
+        row = anomaly(n * 1_000 + i, source, ends=n * 1_000 + i + 1)
+        IncidentAnomaly.objects.create(incident=made, anomaly=row)
+    note(made, "opened", "It began.", ident="opened", at=made.opened_at).save()
+    return made

@@ -34,7 +34,7 @@ def test_each_page_asks_little_and_weighs_little(web: Client) -> None:
         ) as asked:
             answer = web.get(path)
         assert answer.status_code == 200, path
-        assert len(asked) <= 15, (path, len(asked))
+        assert len(asked) <= 17, (path, len(asked))
         assert len(answer.content) < 160_000, (path, len(answer.content))
         assert b" style=" not in answer.content
         assert b"<script>" not in answer.content

@@ -1,0 +1,55 @@
+"""What pages of other apps show of incidents: the count in the sidebar, cards, links."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import template
+from django.utils import timezone
+
+from alerts import found
+from alerts.models import Incident
+from anomalies.models import Anomaly
+
+register = template.Library()
+
+
+@register.simple_tag(takes_context=True)
+def incident_count(context: template.Context) -> str:
+    """Open and acknowledged incidents, counted once a page; empty where there are none."""
+    request = context.get("request")
+    n = getattr(request, "open_incidents", None)
+    if n is None:
+        n = found.active_count()
+        if request is not None:
+            request.open_incidents = n
+    return "" if not n else (f"{found.MOST_COUNTED - 1}+" if n >= found.MOST_COUNTED else str(n))
+
+
+@register.inclusion_tag("alerts/_open_incidents.html", takes_context=True)
+def open_incidents(context: template.Context) -> dict[str, Any]:
+    """The Overview's card."""
+    now = timezone.now()
+    rows = found.worst_active()
+    beats = found.beats(rows, now)
+    return {"lines": [(row, beats[row.pk]) for row in rows], "now": now,
+            "request": context.get("request")}  # fmt: skip
+
+
+@register.simple_tag
+def incidents_of(anomaly: Anomaly) -> list[Incident]:
+    """The incidents that an anomaly is part of."""
+    return found.of_anomaly(anomaly.pk)
+
+
+@register.filter
+def open_for(incident: Incident) -> float:
+    """Seconds since it was opened, or for which it was."""
+    end = incident.resolved_at or timezone.now()
+    return (end - incident.opened_at).total_seconds()
+
+
+@register.filter
+def snoozed(incident: Incident) -> bool:
+    """Whether nobody is told of it for now."""
+    return incident.snoozed_until is not None and incident.snoozed_until > timezone.now()
