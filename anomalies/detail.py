@@ -16,6 +16,7 @@ from detection.ensemble import Ensemble
 from streams.history import series_line
 from streams.models import Series
 from streams.ranges import Range
+from streams.vectors import is_vector
 
 LABELS = [
     ("real", "Real", "leave out of training", "1"),
@@ -126,16 +127,47 @@ def reasons(anomaly: Anomaly) -> list[Reasons]:
             DETECTOR_NAMES["vector"], "each value's part in the distance",
             [Share(k, "", f"{v:.2f}", 100 * v, v / most) for k, v in ranked],
         ))  # fmt: skip
+    wide = is_vector(anomaly.metric)
+    words = {} if wide else FEATURES  # a value may be called like a feature
     for algorithm, told in ((evidence.get("around") or {}).get("models") or {}).items():
         shares = sorted(told["shares"].items(), key=lambda item: -item[1])[:SHOWN_SHARES]
         most = shares[0][1] if shares else 1.0
         found.append(Reasons(
             DETECTOR_NAMES.get(algorithm, algorithm.replace("_", " ")),
-            "features, and the nearest normal",
-            [Share(k, FEATURES.get(k, ""), f"{anomaly.features.get(k, 0.0):+.1f}", 100 * v,
+            f"{'deviations' if wide else 'features'}, and the nearest normal",
+            [Share(k, words.get(k, ""), f"{anomaly.features.get(k, 0.0):+.1f}", 100 * v,
                    v / most, told["nearest"].get(k)) for k, v in shares],
         ))  # fmt: skip
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class WideValue:
+    """One value of a wide event: as it came, its level, what is usual and what goes with the rest;
+    ``away`` is how far the level is from its mean, in deviations."""
+
+    name: str
+    value: float | None
+    level: float | None
+    usual: float | None
+    expected: float | None
+    away: float | None
+    share: float
+    bar: float
+
+
+def wide_values(anomaly: Anomaly) -> list[WideValue]:
+    """Every value of a wide anomaly, the largest share first; none where they were not stored."""
+    evidence = anomaly.evidence or {}
+    shares, values = evidence.get("shares") or {}, evidence.get("values") or {}
+    most = max(shares.values(), default=0.0) or 1.0
+    found = [
+        WideValue(name, said.get("value"), said.get("level"), said.get("usual"),
+                  said.get("expected"), anomaly.features.get(name), 100 * shares.get(name, 0.0),
+                  shares.get(name, 0.0) / most)
+        for name, said in values.items()
+    ]  # fmt: skip
+    return sorted(found, key=lambda v: (-v.share, v.name))
 
 
 def why(anomaly: Anomaly) -> dict[str, Any]:
@@ -147,7 +179,8 @@ def why(anomaly: Anomaly) -> dict[str, Any]:
     ).defer("features", "evidence", "detectors")} if known.get("similar") else {}  # fmt: skip
     nearest = known.get("nearest")
     return {
-        "reasons": reasons(anomaly), "around": around, "rare": rare(known.get("rarity")),
+        "reasons": reasons(anomaly), "wide": wide_values(anomaly), "around": around,
+        "rare": rare(known.get("rarity")),
         "similar": [
             (alike[row["id"]], row["likeness"], [v for _, v in alike[row["id"]].context or []])
             for row in known.get("similar", []) if row["id"] in alike
@@ -183,13 +216,14 @@ def course(anomaly: Anomaly, around: dict[str, Any]) -> str:
     lasted = (anomaly.end_at - anomaly.onset_at).total_seconds()
     name = str(AnomalyType(anomaly.anomaly_type).label).lower() if (
         anomaly.anomaly_type in AnomalyType) else anomaly.anomaly_type  # fmt: skip
+    name = f"a {name}" if not is_vector(anomaly.metric) else "values that do not go together"
     over = f"{anomaly.count} event{'s' * (anomaly.count != 1)} over the threshold"
     if anomaly.state == Anomaly.State.OPEN:
-        said = f"So far {over}; Vigil reads it as a {name} until its end is known."
+        said = f"So far {over}; Vigil reads it as {name} until its end is known."
     elif lasted:
-        said = f"It lasted {_duration(lasted)} with {over}, and Vigil reads it as a {name}."
+        said = f"It lasted {_duration(lasted)} with {over}, and Vigil reads it as {name}."
     else:
-        said = f"Vigil reads it as a {name}."
+        said = f"Vigil reads it as {name}."
     groups = around.get("neighbours") or {}
     moved = [row for group in groups.values() for row in group["most"]]
     count = sum(group["moved"] for group in groups.values())
@@ -219,17 +253,19 @@ def facts(anomaly: Anomaly) -> dict[str, Any]:
     """The row above the chart, and what stands beside it."""
     outside, side = None, ""
     value, low, high = anomaly.value, anomaly.expected_low, anomaly.expected_high
-    if value is not None and low is not None and high is not None and high > low:
+    # a distance from a pattern has no spread around its middle
+    together = is_vector(anomaly.metric)
+    if not together and value is not None and low is not None and high is not None and high > low:
         middle = (low + high) / 2 if anomaly.expected_mid is None else anomaly.expected_mid
         if not low <= value <= high:
             outside = abs(value - middle) / ((high - low) / 2)
             side = "above" if value > middle else "below"
     change = None
-    if value is not None and anomaly.expected_mid:
+    if not together and value is not None and anomaly.expected_mid:
         change = 100 * (value - anomaly.expected_mid) / abs(anomaly.expected_mid)
     first, _, rest = (anomaly.explanation or anomaly.message).partition(". ")
     return {
-        "outside": outside, "side": side, "change": change,
+        "together": together, "outside": outside, "side": side, "change": change,
         "lasted_s": (anomaly.end_at - anomaly.onset_at).total_seconds(),
         "stored_after_s": (anomaly.stored_at - anomaly.onset_at).total_seconds(),
         "why_first": first + ("." if rest and not first.endswith(".") else ""), "why_rest": rest,

@@ -65,11 +65,13 @@ def vector_sentence(
     usual: float,
     alarm: float,
     shares: Mapping[str, float],
+    values: Mapping[str, Mapping[str, float | None]] | None = None,
 ) -> str:
-    """ "The 8 values of pump-3 together lay 6.2 from their usual pattern …".
+    """ "The values of pump-3 together lay 6.2 from their usual pattern …".
 
     `distance`, the `usual` one and the one at which an `alarm` begins are in deviations; `shares`
-    are those of each value in the squared distance, empty where it is small.
+    are those of each value in the squared distance, empty where it is not known. Of the one with
+    the largest share, `values` says its level and the one that goes with all the others.
     """
     start = f"The values of {source} together lay {number(distance)} from their usual pattern"
     scale = f"usually {number(usual)}, an alarm from {number(alarm)} on"
@@ -84,4 +86,12 @@ def vector_sentence(
     told = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
     most = "Most of that" if sum(share for _, share in named) > 0.5 else "The largest parts of that"
     verb = "is" if most == "Most of that" or len(parts) == 1 else "are"
-    return f"{start} ({scale}). {most} {verb} {told or 'spread over all of them'}."
+    first = (values or {}).get(named[0][0], {})
+    level, expected = first.get("level"), first.get("expected")
+    goes = ""
+    if told and level is not None and expected is not None:
+        goes = (
+            f" {named[0][0]} lay at {number(level)}; {number(expected)} would go with the other"
+            " values."
+        )
+    return f"{start} ({scale}). {most} {verb} {told or 'spread over all of them'}.{goes}"

@@ -100,8 +100,11 @@ def _sentence(scored: ScoredBatch, i: int, anomaly: Anomaly) -> str:
     expected = None if low is None or mid is None or high is None else (low, mid, high)
     if scored.vector is not None and expected is not None:
         distance = float(scored.events.values[i, 0])
-        shares = anomaly.evidence.get("shares", {})
-        return vector_sentence(anomaly.source, distance, expected[1], expected[2], shares)
+        why = anomaly.evidence
+        return vector_sentence(
+            anomaly.source, distance, expected[1], expected[2], why.get("shares", {}),
+            why.get("values", {}),
+        )  # fmt: skip
     return sentence(
         anomaly.source,
         anomaly.metric,
@@ -123,10 +126,26 @@ def _policy_text(policy: Policy, threshold: float) -> str:
 
 
 def _shares(vector: VectorDetail, i: int) -> dict[str, Any]:
-    """{"shares": {value: its part in the squared distance}} of the i-th event, if it is known."""
+    """What is known of the values of the i-th event, if it is.
+
+    ``shares`` {value: its part in the squared distance}; ``values`` {value: as it came, its
+    smoothed level, the usual one, and the one that goes with all the other values}.
+    """
     parts = zip(vector.columns, vector.share[i].tolist(), strict=True)
     shares = {name: share for name, share in parts if share == share}
-    return {"shares": shares} if shares else {}
+    if not shares:
+        return {}
+    columns = {
+        "value": vector.value[i],
+        "level": vector.level[i],
+        "usual": vector.usual[i],
+        "expected": vector.expected[i],
+    }
+    values = {
+        name: {of: _maybe(float(column[j])) for of, column in columns.items()}
+        for j, name in enumerate(vector.columns)
+    }
+    return {"shares": shares, "values": values}
 
 
 def _maybe(x: float) -> float | None:

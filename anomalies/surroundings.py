@@ -25,6 +25,7 @@ from detection.features import FEATURE_NAMES, row_names
 from detection.models import ModelVersion
 from detection.thresholds import LEVELS
 from streams.models import Series
+from streams.vectors import is_vector
 
 RARITY_DAYS = 30
 SIMILAR = 4
@@ -128,8 +129,8 @@ def rarity(anomaly: Anomaly) -> dict[str, Any] | None:
 
 
 def nearest_value(anomaly: Anomaly) -> dict[str, Any] | None:
-    """The stored value nearest to it in a minute before that was not odd."""
-    if anomaly.value is None:
+    """The stored value nearest to it in a minute before that was not odd; of distances none."""
+    if anomaly.value is None or is_vector(anomaly.metric):
         return None
     row = _one(_NEAREST, anomaly, value=anomaly.value, odd=ODD)
     if not row:
@@ -170,7 +171,8 @@ def models(anomaly: Anomaly) -> dict[str, Any] | None:
 
 def similar(anomaly: Anomaly) -> list[dict[str, Any]] | None:
     """Past anomalies most alike: those of the series first, then of the metric elsewhere."""
-    if not _vector(anomaly.features).any():
+    wide = is_vector(anomaly.metric)
+    if not (any(anomaly.features.values()) if wide else _vector(anomaly.features).any()):
         return None
     before = (
         Anomaly.objects.filter(
@@ -192,7 +194,13 @@ def similar(anomaly: Anomaly) -> list[dict[str, Any]] | None:
 
 def likeness(one: Anomaly, other: Anomaly) -> float:
     """exp(−3d), d the root mean square of the features' differences in units of their bounds;
-    0.8 times that where the kinds differ."""
+    0.8 times that where the kinds differ.
+
+    Of wide events d is the distance of their deviations z over the sum of their lengths: 0 where
+    the same values leave alike and equally far, 1 where they leave the opposite way.
+    """
+    if is_vector(one.metric):
+        return math.exp(-3 * _parted(one.features, other.features))
     away = _vector(one.features) - _vector(other.features)
     alike = math.exp(-3 * math.sqrt(float((away * away).mean())))
     return alike if one.anomaly_type == other.anomaly_type else OTHER_KIND * alike
@@ -289,6 +297,14 @@ def _all(query: str, anomaly: Anomaly, **more: Any) -> list[Any]:
 
 def _vector(features: Mapping[str, Any]) -> Any:
     return np.array([float(features.get(name) or 0.0) / _BOUNDS[name] for name in FEATURE_NAMES])
+
+
+def _parted(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    if set(one) != set(other):
+        return math.inf
+    a, b = (np.array([float(of[n] or 0.0) for n in sorted(one)]) for of in (one, other))
+    lengths = float(np.linalg.norm(a) + np.linalg.norm(b))
+    return float(np.linalg.norm(a - b)) / lengths if lengths else math.inf
 
 
 def _ranked(anomaly: Anomaly, others: Sequence[Anomaly]) -> list[tuple[float, Anomaly]]:

@@ -18,6 +18,7 @@ from detection.base import RowScorer, ScoringInput, SeriesDetector, SeriesOutput
 from detection.challengers import Shadow
 from detection.detectors.online import OnlineDetector, flat_alone, without_course
 from detection.detectors.vector import VectorDetector
+from detection.detectors.vector_kernel import SHARES_FROM
 from detection.ensemble import Ensemble, score_from_oddness
 from detection.episodes import Limits, Outcome
 from detection.features import FEATURE_NAMES
@@ -96,11 +97,17 @@ class CompiledVersion:
 class VectorDetail:
     """What is known of scored vectors beside their distance: ``columns`` names the k values.
 
-    ``share`` float64 [n, k] is the part of each in the squared distance, nan where that is small.
+    ``value`` float64 [n, k] as they came, nan for null. Where an event may be an anomaly (else nan)
+    ``share`` [n, k] is the part of each in the squared distance, ``level`` its smoothed value,
+    ``usual`` the mean of that, ``expected`` the level that goes with all the other values.
     """
 
     columns: tuple[str, ...]
+    value: NDArray[np.float64]
     share: NDArray[np.float64]
+    usual: NDArray[np.float64]
+    level: NDArray[np.float64]
+    expected: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,7 +197,9 @@ class ScoringEngine(SeriesRows):
         k = len(batch.columns)
         slot = self._slot(batch)
         rows = self.vectors.rows_of(slot, k)
-        found = detector.score(self.vectors.pool(k), rows, batch.values)
+        # a stored model may alarm where the distance alone would not
+        explain_from = 0.0 if version.models else SHARES_FROM
+        found = detector.score(self.vectors.pool(k), rows, batch.values, explain_from)
         self.changed[slot] = True
         known = np.flatnonzero(~np.isnan(found.oddness))
         told = found.take(known)
@@ -213,7 +222,15 @@ class ScoringEngine(SeriesRows):
         scored = self._judged(events, version, slot[known], votes, detail, silent_below, spent)
         # Events that were only learnt have been seen as well.
         np.maximum.at(self._episodes()[:, episodes.LAST_OFFSET], slot, batch.offset)
-        return replace(scored, vector=VectorDetail(batch.columns, told.share))
+        said = VectorDetail(
+            batch.columns,
+            batch.values[known],
+            told.share,
+            told.usual,
+            told.level,
+            told.expected,
+        )
+        return replace(scored, vector=said)
 
     def _judged(
         self,

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from detection.base import FloatArray, IntArray
-from detection.detectors.vector_kernel import FILL, run
+from detection.detectors.vector_kernel import FILL, SHARES_FROM, run
 from detection.vectors import NAME, VectorPool
 
 
@@ -23,8 +23,10 @@ class VectorOutput:
 
     `distance` float64[n] is √T², T² a mean over the values that take part; `band` float64[n, 2]
     the usual distance (median) and the alarm level; `oddness` float64[n]; `standard`
-    float64[n, k] the levels in deviations from their means; `share` float64[n, k] the part of each
-    value in T², from an oddness of 0.5 on; `seen` int64[n] events of this series before.
+    float64[n, k] the levels in deviations from their means; `seen` int64[n] events of this series
+    before. Of odd events `share` float64[n, k] is the part of each value in T², `level` its
+    smoothed value, `usual` the mean of that, and `expected` the level that goes with all the other
+    values.
     """
 
     distance: FloatArray
@@ -32,6 +34,9 @@ class VectorOutput:
     oddness: FloatArray
     standard: FloatArray
     share: FloatArray
+    usual: FloatArray
+    level: FloatArray
+    expected: FloatArray
     seen: IntArray
 
     @classmethod
@@ -40,6 +45,9 @@ class VectorOutput:
             np.full(n, np.nan),
             np.full((n, 2), np.nan),
             np.full(n, np.nan),
+            np.full((n, k), np.nan),
+            np.full((n, k), np.nan),
+            np.full((n, k), np.nan),
             np.full((n, k), np.nan),
             np.full((n, k), np.nan),
             np.zeros(n, dtype=np.int64),
@@ -53,6 +61,9 @@ class VectorOutput:
             self.oddness[chosen],
             self.standard[chosen],
             self.share[chosen],
+            self.usual[chosen],
+            self.level[chosen],
+            self.expected[chosen],
             self.seen[chosen],
         )
 
@@ -83,8 +94,17 @@ class VectorDetector:
         self.quiet_events, self.relearn_events = quiet_events, relearn_events
         self.drift = drift
 
-    def score(self, pool: VectorPool, rows: IntArray, values: FloatArray) -> VectorOutput:
-        """Advance `rows` int64[n] of the pool by events `values` float64[n, k], nan: missing."""
+    def score(
+        self,
+        pool: VectorPool,
+        rows: IntArray,
+        values: FloatArray,
+        explain_from: float = SHARES_FROM,
+    ) -> VectorOutput:
+        """Advance `rows` int64[n] of the pool by events `values` float64[n, k], nan: missing.
+
+        Events of an oddness of `explain_from` or more are explained value by value.
+        """
         n, k = values.shape
         if k != pool.k:
             raise ValueError(f"values {values.shape} for vectors of {pool.k}")
@@ -107,7 +127,11 @@ class VectorDetector:
                 out.oddness,
                 out.standard,
                 out.share,
+                out.usual,
+                out.level,
+                out.expected,
                 out.seen,
+                explain_from,
             )
             if start == n:
                 break

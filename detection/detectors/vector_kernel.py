@@ -364,6 +364,40 @@ def _score(row: FloatArray, x: FloatArray, z: FloatArray, w: FloatArray) -> floa
 
 
 @kernel
+def _explain(
+    row: FloatArray,
+    z: FloatArray,
+    w: FloatArray,
+    share: FloatArray,
+    usual: FloatArray,
+    level: FloatArray,
+    expected: FloatArray,
+) -> None:
+    """What each value [k] has to do with the distance of the standardised levels z.
+
+    Its share in it, its usual level, its level, and the level that goes with all other values: the
+    conditional mean z − (P z) / diag P in its own unit, P = R⁻¹ = W W, whose product with z is W w.
+    """
+    k = z.shape[0]
+    at = HEAD + PARTS * k
+    total = 0.0
+    for j in range(k):
+        total += w[j] * w[j]
+    for j in range(k):
+        deviation, mean = row[HEAD + 3 * k + j], row[HEAD + 2 * k + j]
+        share[j] = w[j] * w[j] / total if total > 0.0 else 0.0
+        usual[j] = mean
+        level[j] = row[HEAD + j]
+        expected[j] = mean
+        own, all_values = 0.0, 0.0
+        for i in range(k):
+            own += row[at + j * k + i] * row[at + j * k + i]
+            all_values += row[at + j * k + i] * w[i]
+        if own > 0.0:
+            expected[j] = mean + deviation * (z[j] - all_values / own)
+
+
+@kernel
 def run(
     state: FloatArray,
     buffers: FloatArray,
@@ -379,12 +413,17 @@ def run(
     oddness: FloatArray,
     standard: FloatArray,
     share: FloatArray,
+    usual: FloatArray,
+    level: FloatArray,
+    expected: FloatArray,
     seen: IntArray,
+    explain_from: float,
 ) -> int:
     """Events start… of x [m, k], each of row `at`; the number of the one that needs a buffer, or m.
 
-    distance √T², band (usual, alarm) of it, oddness, standard [m, k], share [m, k] of each value in
-    T² from an oddness of 0.5 on: nan where there is none; seen [m] events of the row before.
+    distance √T², band (usual, alarm) of it, oddness, standard [m, k]; share, usual, level and
+    expected [m, k] of `_explain` from an oddness of `explain_from` on: nan where there is none;
+    seen [m] events of the row before.
     """
     n: int = x.shape[0]
     k = x.shape[1]
@@ -407,9 +446,8 @@ def run(
             if t2 > 0.0:
                 o = max(0.0, (math.log(t2) - 0.5 * math.log(row[Q])) / 3.0)
             oddness[i] = o
-            if o >= SHARES_FROM:
-                for j in range(k):
-                    share[i, j] = w[j] * w[j] / (t2 * row[ACTIVE])
+            if o >= explain_from:
+                _explain(row, standard[i], w, share[i], usual[i], level[i], expected[i])
             if o >= 1.0:
                 if row[OPEN] == 0.0:
                     row[LENGTH] = 0.0

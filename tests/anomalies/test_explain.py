@@ -69,3 +69,10 @@ def test_a_vectors_sentence_does_not_claim_a_distance_that_is_no_alarm() -> None
     text = vector_sentence("pump-3", 2.0, 0.81, 3.1, {})
     assert "which is no alarm by itself" in text
     assert "trained models" in text
+
+
+def test_a_vectors_sentence_says_what_the_largest_part_should_have_been() -> None:
+    values = {"flow": {"level": 61.24, "expected": 48.911}, "heat": {"level": 3.0, "expected": 3.1}}
+    text = vector_sentence("pump-3", 6.2, 0.8, 3.1, {"flow": 0.9, "heat": 0.1}, values)
+    assert text.endswith("is flow (90 %). flow lay at 61.24; 48.91 would go with the other values.")
+    assert "lay at" not in vector_sentence("pump-3", 6.2, 0.8, 3.1, {"flow": 1.0}, {"flow": {}})

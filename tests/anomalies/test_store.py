@@ -260,6 +260,12 @@ def test_a_vectors_anomaly_holds_the_share_of_each_value(lab: Lab) -> None:
     shares = row.evidence["shares"]
     assert sum(shares.values()) == pytest.approx(1)
     assert max(shares, key=shares.__getitem__) == "flow"
+    values = row.evidence["values"]
+    assert list(values) == ["amps", "flow", "heat"]
+    assert all(set(said) == {"value", "level", "usual", "expected"} for said in values.values())
+    flow = values["flow"]
+    assert flow["level"] - flow["expected"] > 10 > abs(flow["usual"])
+    assert "flow lay at" in row.explanation
     assert "together lay" in row.explanation
     assert "flow" in row.explanation
     outbox = Outbox.objects.get(sequence=0).payload

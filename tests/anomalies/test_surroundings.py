@@ -19,6 +19,7 @@ from detection.features import FEATURE_NAMES
 from detection.thresholds import LEVELS
 from detection.training import train
 from streams.models import Rollup, Series
+from streams.vectors import label_of
 from tests import builders
 
 pytestmark = pytest.mark.django_db
@@ -190,3 +191,39 @@ def test_the_page_and_the_api_show_it(web: Client) -> None:
     assert answer["evidence"]["tests"]["value"] == 6.0
     assert answer["evidence"]["around"]["similar"][0]["id"] == str(before.pk)
     json.dumps(answer)
+
+
+def wide_anomaly(of: Series, ago_h: float, **z: float) -> Anomaly:
+    """An anomaly of wide events: z by value, the largest explained."""
+    total = sum(x * x for x in z.values())
+    names = sorted(z)
+    return builders.anomaly(
+        of, at=timezone.now() - timedelta(hours=ago_h), anomaly_type="multivariate",
+        features={n: z[n] for n in names}, detectors={"vector": 0.9}, models_used={},
+        evidence={
+            "shares": {n: z[n] ** 2 / total for n in names},
+            "values": {n: {"value": None if n == "volt" else 10 + z[n], "level": 10 + z[n] / 2,
+                           "usual": 10.0, "expected": 10.5} for n in names},
+        },
+    )  # fmt: skip
+
+
+def test_wide_anomalies_are_alike_where_the_same_values_leave_the_same_way(web: Client) -> None:
+    metric = label_of(("amps", "flow", "level", "volt"))
+    own = builders.series("pump-1", metric)
+    alike = wide_anomaly(own, 5, amps=0.1, flow=11, level=0.5, volt=0.2)
+    wide_anomaly(own, 4, amps=0.1, flow=-11, level=0.5, volt=0.2)  # the other way
+    wide_anomaly(own, 3, amps=9, flow=0.3, level=0.5, volt=0.2)  # another value
+    elsewhere = wide_anomaly(builders.series("pump-2", metric), 2, amps=0, flow=8, level=0, volt=0)
+    odd = wide_anomaly(own, 1, amps=0.2, flow=10, level=0.4, volt=0.1)
+    found = surroundings.similar(odd) or []
+    assert [row["id"] for row in found] == [str(alike.pk), str(elsewhere.pk)]
+    assert found[0]["likeness"] > 0.8 > found[1]["likeness"] > 0.6
+    assert [v.name for v in detail.wide_values(odd)][:2] == ["flow", "level"]
+    page = web.get(f"/anomalies/{odd.pk}/?look=now").content.decode()
+    assert "Value by value" in page
+    assert "missing" in page
+    told = web.get(f"/api/anomalies/{odd.pk}/evidence").json()["evidence"]
+    assert told["values"]["flow"] == {"value": 20, "level": 15, "usual": 10, "expected": 10.5}
+    narrow = builders.anomaly(builders.series())
+    assert "Value by value" not in web.get(f"/anomalies/{narrow.pk}/").content.decode()

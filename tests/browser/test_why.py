@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, expect
 
+from anomalies.explain import vector_sentence
 from anomalies.models import Anomaly
 from detection import model_store
 from detection.features import FEATURE_NAMES
@@ -16,6 +17,7 @@ from detection.models import QuarantineRelease, ThresholdPolicy
 from detection.thresholds import LEVELS
 from detection.training import train
 from streams.models import Rollup, Series
+from streams.vectors import label_of
 from tests import builders
 from tests.browser.watched import DESK, PHONE, SHOTS, Watched
 
@@ -107,5 +109,55 @@ def test_reasons_label_undo_and_threshold(browser: Browser, site: str, rows: Non
     page.get_by_role("button", name="Set 0.85 for this series").click()
     expect(page.get_by_role("status").first).to_contain_text("an anomaly from 0.85 on")
     assert ThresholdPolicy.objects.get().threshold == 0.85
+    context.close()
+    assert watched.faults == []
+
+
+def test_a_wide_anomaly_is_told_value_by_value(browser: Browser, site: str, rows: None) -> None:
+    SHOTS.mkdir(exist_ok=True)
+    builders.user(is_staff=True)
+    names = ("amps", "flow", "heat", "load", "pressure", "rpm")
+    metric = label_of(names)
+    series = builders.series("pump-07", metric)
+    made = builders.rollups(series, 240, level=0.9)
+    for name in ("flow", "rpm"):
+        builders.rollups(builders.series("pump-07", name), 60)
+    onset = made[-12].minute + timedelta(seconds=20)
+    z = dict(zip(names, (0.4, 9.3, -1.2, 0.1, 4.8, 0.2), strict=True))
+    total = sum(x * x for x in z.values())
+    values = {
+        n: {"value": None if n == "load" else 40 + 3 * x + 0.2, "level": 40 + 3 * x,
+            "usual": 40.0, "expected": 40 + 0.1 * x} for n, x in z.items()
+    }  # fmt: skip
+    shares = {n: x * x / total for n, x in z.items()}
+    for hours, score in ((9, 0.91), (0, 0.97)):
+        odd = builders.anomaly(
+            series, score=score, at=onset - timedelta(hours=hours), anomaly_type="multivariate",
+            features=z, detectors={"vector": score}, models_used={}, value=8.13, peak_value=8.13,
+            expected_low=0.0, expected_mid=0.93, expected_high=3.2,
+            evidence={"shares": shares, "values": values},
+            explanation=vector_sentence("pump-07", 8.13, 0.93, 3.2, shares, values),
+            context=[[(onset - timedelta(seconds=10 * i)).timestamp() * 1e3, 0.9] for i in
+                     range(60, 0, -1)],
+        )  # fmt: skip
+    context = browser.new_context(viewport=DESK, color_scheme="dark")
+    watched = Watched(context, site)
+    watched.sign_in()
+    page = watched.go(f"/anomalies/{odd.pk}/")
+    card = page.get_by_role("region", name="Value by value")
+    expect(card.get_by_role("row")).to_have_count(7)
+    expect(card.get_by_role("row").nth(1)).to_contain_text("flow")
+    expect(card).to_contain_text("missing")
+    expect(page.get_by_role("heading", name="Seen before")).to_be_visible()
+    for theme in ("dark", "light"):
+        context.add_cookies([{"name": "vigil_theme", "value": theme, "url": site}])
+        watched.go(f"/anomalies/{odd.pk}/")
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=SHOTS / f"wide-{theme}.png", full_page=True)
+    page.set_viewport_size(PHONE)
+    watched.go(f"/anomalies/{odd.pk}/")
+    page.wait_for_load_state("networkidle")
+    page.screenshot(path=SHOTS / "wide-phone.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     context.close()
     assert watched.faults == []

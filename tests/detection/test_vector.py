@@ -252,3 +252,37 @@ def test_settings_and_shapes_are_checked() -> None:
     store.rows_of(np.array([1]), 3)
     with pytest.raises(ValueError, match="slot 1 holds"):
         store.rows_of(np.array([1]), 4)
+
+
+def test_what_goes_with_the_others_is_the_conditional_mean() -> None:
+    x = plant(800, 5)
+    x[700:, 2] += 30 * x[:, 2].std()
+    x[:, 4] = 7.0  # takes no part
+    out = score(x, detector=VectorDetector(drift=0.0))
+    noise = np.minimum(np.diff(x[:TRAIN], axis=0).std(axis=0) / np.sqrt(2), x[:TRAIN].std(axis=0))
+    y, levels = x[:20].mean(axis=0), []
+    for row in x[20:]:
+        e = row - y
+        y = y + e - 0.97 * np.clip(e, -3.5 * noise, 3.5 * noise)
+        levels.append(y)
+    level = np.array(levels)
+    learnt = level[: TRAIN - 20, :4]
+    r = 0.98 * np.corrcoef(learnt.T) + 0.02 * np.eye(4)
+    cov = r * np.outer(learnt.std(axis=0), learnt.std(axis=0))
+    i = 710
+    assert out.oddness[i] > 1
+    np.testing.assert_allclose(out.level[i], level[i - 20], rtol=1e-9)
+    np.testing.assert_allclose(out.usual[i, :4], learnt.mean(axis=0), rtol=1e-9)
+    for j in range(4):
+        rest = [m for m in range(4) if m != j]
+        gap = level[i - 20, rest] - learnt.mean(axis=0)[rest]
+        told = learnt.mean(axis=0)[j] + cov[j, rest] @ np.linalg.solve(cov[np.ix_(rest, rest)], gap)
+        np.testing.assert_allclose(out.expected[i, j], told, rtol=1e-6)
+    assert (out.share[i, 4], out.expected[i, 4]) == (0, 7)
+    calm = out.oddness[TRAIN:700] < 0.5
+    assert np.isnan(out.expected[TRAIN:700][calm]).all()
+    store = VectorStore()
+    rows = store.rows_of(np.zeros(len(x), dtype=np.int64), 5)
+    every = VectorDetector(drift=0.0).score(store.pool(5), rows, x, 0.0)
+    assert np.isfinite(every.expected[TRAIN:]).all()
+    assert every.expected[i].tobytes() == out.expected[i].tobytes()
