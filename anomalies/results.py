@@ -18,6 +18,7 @@ def result_of(anomaly: Anomaly) -> dict[str, Any]:
         "is_anomaly": True,
         "anomaly_score": anomaly.score,
         "anomaly_type": anomaly.anomaly_type,
+        "anomaly_type_so_far": anomaly.state == Anomaly.State.OPEN,
         "state": anomaly.state,
         "severity": Severity(anomaly.severity).label,
         "end_timestamp": anomaly.end_at.isoformat().replace("+00:00", "Z"),

@@ -40,6 +40,9 @@ ODD = 0.8
 SETTLED = timedelta(seconds=90)
 """After its onset was stored, when the minute's rollups are written, of neighbours too."""
 
+AGAIN = timedelta(seconds=55)
+"""Between two readings of the kind of an anomaly that goes on: a minute is one point more."""
+
 _OF_VECTORS = AnomalyType.MULTIVARIATE
 
 # The bounds of detection.features: differences are measured in them.
@@ -80,9 +83,15 @@ def of(anomaly: Anomaly, now: datetime | None = None) -> dict[str, Any]:
     known: dict[str, Any] = anomaly.evidence or {}
     closed = anomaly.state == Anomaly.State.CLOSED
     around = known.get("around")
-    if anomaly.series_id is None or (around and (around["closed"] or not closed)):
+    if anomaly.series_id is None or (around and around["closed"]):
         return known
-    around = look(anomaly) | {"closed": closed}
+    if around and not closed:  # while it goes on only its kind is read again
+        if around.get("read_at", "") > (now - AGAIN).isoformat():
+            return known
+        read = kind(anomaly)
+        around = around | {"read_at": now.isoformat()} | ({"kind": read} if read else {})
+    else:
+        around = look(anomaly) | {"closed": closed, "read_at": now.isoformat()}
     known = known | {"around": around}
     if now - anomaly.stored_at >= SETTLED:
         _keep(anomaly, around)
@@ -95,9 +104,12 @@ def due(now: datetime, most: int) -> list[Anomaly]:
         origin=Anomaly.Origin.DETECTOR, series__isnull=False,
         stored_at__gte=now - timedelta(hours=26), stored_at__lte=now - SETTLED,
     )  # fmt: skip
-    # An open one is looked at once, and a last time when it has ended.
+    # Of an open one the kind is read again each minute, and all a last time when it has ended.
     ended = Q(state=Anomaly.State.CLOSED, evidence__around__closed=False)
-    waiting = fresh.filter(Q(evidence__around__isnull=True) | ended).order_by("-stored_at")
+    before = (now - AGAIN).isoformat()
+    goes_on = Q(state=Anomaly.State.OPEN, evidence__around__read_at__lt=before)
+    new = Q(evidence__around__isnull=True)
+    waiting = fresh.filter(new | ended | goes_on).order_by("-stored_at")
     return list(waiting.select_related("stream", "series")[:most])
 
 
@@ -233,8 +245,12 @@ def neighbours(anomaly: Anomaly) -> dict[str, Any] | None:
 
 
 def kind(anomaly: Anomaly) -> str | None:
-    """The second reading of an ended anomaly's kind, by its minutes before and after the onset."""
-    if anomaly.state != Anomaly.State.CLOSED or anomaly.anomaly_type == _OF_VECTORS:
+    """Another reading of an anomaly's kind, by its minutes before and after the onset.
+
+    While it is open that is how it looks so far; None where there is too little to say more than
+    the first reading did.
+    """
+    if anomaly.anomaly_type == _OF_VECTORS:
         return None
     day, onset = 86_400, anomaly.onset_at.timestamp()
     rows = _all(

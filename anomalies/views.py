@@ -244,7 +244,9 @@ def anomaly_why(request: HtmxRequest, pk: UUID) -> HttpResponse:
     rows = Anomaly.objects.select_related("stream", "series", "scoring_version")
     anomaly = get_object_or_404(rows, pk=pk)
     anomaly.evidence = surroundings.of(anomaly)
-    context = {"anomaly": anomaly} | detail.facts(anomaly) | detail.why(anomaly)
+    # An open one asks again and again: what stands above it moves as well.
+    context: dict[str, Any] = {"anomaly": anomaly, "again": True}
+    context |= detail.facts(anomaly) | detail.why(anomaly)
     return render(request, "anomalies/_partials/why.html", context)
 
 

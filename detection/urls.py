@@ -12,6 +12,7 @@ urlpatterns = [
     path("models/train", views.train, name="train"),
     path("models/runs/", views.run_list, name="training-runs"),
     path("models/runs/<int:pk>/cancel", views.run_cancel, name="training-cancel"),
+    path("models/runs/<int:pk>/again", views.run_again, name="training-again"),
     path("models/studies/", tuning_views.study_list, name="studies"),
     path("models/studies/start", tuning_views.study_start, name="study-start"),
     path("models/studies/<int:pk>/", tuning_views.study_detail, name="study"),

@@ -29,10 +29,12 @@ from detection.promotion import GateFailed
 from detection.registry import MODEL_DETECTORS
 from detection.shadow import shadow_context
 from detection.training_orders import OrderRefused, asked_for, new_order
+from detection.training_run import order_of
 from streams.models import Series, Stream
 from streams.roles import may_operate, operator_required
 
 RUNS, VERSIONS, METRICS = 15, 30, 200
+AGAIN = (TrainingRun.Status.FAILED, TrainingRun.Status.CANCELLED, TrainingRun.Status.SKIPPED)
 ACTIONS = {
     "promote": "Promote", "challenge": "Let it challenge", "retire": "Retire",
     "rollback": "Roll back",
@@ -84,6 +86,26 @@ def run_cancel(request: HttpRequest, pk: int) -> HttpResponseBase:
     get_object_or_404(TrainingRun, pk=pk)
     who = request.user.get_username()
     ask_for_end(request, f"Training run {pk}", lambda: training_queue.cancel(pk, who))
+    return redirect("models")
+
+
+@require_POST
+@operator_required
+def run_again(request: HttpRequest, pk: int) -> HttpResponseBase:
+    """Queue the order of a run that came to nothing once more."""
+    record = get_object_or_404(TrainingRun.objects.select_related("stream"), pk=pk)
+    if record.status not in AGAIN:
+        messages.warning(request, f"Training run {pk} is {record.status}: nothing to repeat.")
+        return redirect("models")
+    try:
+        order = order_of(record)
+    except ValueError as error:
+        messages.error(request, f"{str(error).capitalize()}: it can't be repeated.")
+        return redirect("models")
+    again = training_queue.queue(
+        order, trigger=TrainingRun.Trigger.BUTTON, requested_by=request.user.pk
+    )
+    messages.success(request, f"Training run {again.pk} repeats run {pk} and waits for a worker.")
     return redirect("models")
 
 

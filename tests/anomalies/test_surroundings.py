@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -152,6 +152,43 @@ def test_the_task_completes_once_and_again_after_the_end() -> None:
     assert odd.evidence["around"]["closed"] is True
 
 
+def test_while_it_goes_on_the_kind_is_read_again_each_minute_and_page_and_api_say_so_far() -> None:
+    series = builders.series()
+    rows = builders.rollups(series, 200)
+    onset = rows[180].minute
+    now = timezone.now()
+    odd = builders.anomaly(series, at=onset, anomaly_type="spike")
+    Anomaly.objects.update(stored_at=now - timedelta(minutes=5))
+
+    def looked(at: datetime) -> str:
+        complete = Anomaly.objects.select_related("stream", "series").get()
+        surroundings.of(complete, at)
+        return Anomaly.objects.get().anomaly_type
+
+    assert looked(now) == "spike"
+    for row in rows[180:]:
+        Rollup.objects.filter(series=series, minute=row.minute).update(mean=row.mean + 400)
+    assert looked(now + timedelta(seconds=20)) == "spike"  # not yet a minute
+    assert surroundings.due(now + timedelta(seconds=20), 9) == []
+    assert [a.pk for a in surroundings.due(now + timedelta(seconds=70), 9)] == [odd.pk]
+    assert looked(now + timedelta(seconds=70)) == "level_shift"
+
+    client = Client()
+    client.force_login(builders.user())
+    text = client.get(f"/anomalies/{odd.pk}/").content.decode()
+    assert "level shift so far" in text
+    assert 'hx-trigger="every 10s"' in text
+    part = client.get(f"/anomalies/{odd.pk}/why").content.decode()
+    assert 'id="reading" class="reading" hx-swap-oob="true"' in part
+    assert 'id="facts" hx-swap-oob="true"' in part
+    assert client.get(f"/api/anomalies/{odd.pk}").json()["anomaly_type_so_far"] is True
+    Anomaly.objects.update(state="closed")
+    text = client.get(f"/anomalies/{odd.pk}/why").content.decode()
+    assert "so far" not in text
+    assert "every 10s" not in text
+    assert client.get(f"/api/anomalies/{odd.pk}").json()["anomaly_type_so_far"] is False
+
+
 def test_after_the_end_the_kind_is_read_again() -> None:
     series = builders.series()
     rows = builders.rollups(series, 300)
@@ -159,8 +196,6 @@ def test_after_the_end_the_kind_is_read_again() -> None:
     for row in rows[180:]:
         Rollup.objects.filter(series=series, minute=row.minute).update(mean=row.mean + 400)
     given = {"at": onset, "end_at": onset + timedelta(minutes=40), "anomaly_type": "spike"}
-    open_one = builders.anomaly(series, **given)
-    assert surroundings.kind(open_one) is None
     odd = builders.anomaly(series, state="closed", **given)
     Anomaly.objects.update(stored_at=timezone.now() - timedelta(minutes=5))
     odd.refresh_from_db()

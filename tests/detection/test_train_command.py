@@ -137,7 +137,11 @@ def test_too_little_history_says_how_much_is_missing(stream: Stream) -> None:
         (("--stream", "none"), "no such stream. There are: raw"),
         (("--metric", "nope"), "no such metric. There are: cpu_usage"),
         (("--since", "2"), "is no duration"),
-        (("--algorithm", "magic"), "invalid choice"),
+        (("--algorithm", "magic"), "invalid choice.*isolation_forest"),
+        (("--features", "magic"), "invalid choice.*all.*forecast"),
+        (("--seed", "-1"), "expected one argument|is no seed"),
+        (("--seed", "x"), "'x' is no seed: a whole number from 0"),
+        (("--retrain", "--stream", "none"), "no such stream. There are: raw"),
         (("--promote", "--no-promote"), "not allowed with"),
     ],
 )
@@ -145,6 +149,15 @@ def test_mistakes_are_told_to_people(stream: Stream, words: tuple[str, ...], say
     Series.objects.create(stream=stream, source="a", metric="cpu_usage")
     with pytest.raises(CommandError, match=says):
         run("train", *words)
+
+
+def test_a_set_of_features_is_kept_when_the_model_is_trained_again(stream: Stream) -> None:
+    said = run("train", "--features", "novelty")
+    assert "features novelty" in said
+    run("train", "--retrain")
+    first, again = ModelVersion.objects.order_by("version")
+    assert first.manifest["feature_names"] == ["novelty", "pair", "block"]
+    assert again.sha256 == first.sha256
 
 
 def test_without_streams_it_says_where_they_come_from(db: None) -> None:

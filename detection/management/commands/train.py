@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from argparse import ArgumentTypeError
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from detection import model_store, promotion, training_queue
 from detection.errors import TransitionRefused
+from detection.features import FEATURE_SETS
 from detection.management.commands.rollback import actor
 from detection.models import ModelVersion, TrainingRun
 from detection.registry import MODEL_DETECTORS
@@ -25,6 +27,7 @@ from detection.training_queue import TrainingBusyError
 from detection.training_run import MIN_ROWS, Order, Outcome, Promote, run
 from streams.connectors.options import count, duration_us
 from streams.models import Stream
+from streams.vectors import is_vector
 
 
 class Command(BaseCommand):
@@ -41,7 +44,11 @@ class Command(BaseCommand):
         parser.add_argument(
             "--since", type=duration_us, metavar="2d", help="arrived since then; default: all"
         )
-        parser.add_argument("--seed", type=int)
+        parser.add_argument("--seed", type=_seed, metavar="N")
+        parser.add_argument(
+            "--features", choices=FEATURE_SETS, metavar="SET",
+            help=f"what it learns from: {', '.join(FEATURE_SETS)}; default: as before, first all",
+        )  # fmt: skip
         parser.add_argument("--min-rows", type=count, default=MIN_ROWS)
         what = parser.add_mutually_exclusive_group()
         what.add_argument(
@@ -156,6 +163,8 @@ def _new(given: dict[str, Any]) -> Order:
 
 
 def _again(given: dict[str, Any]) -> list[Order]:
+    if given["stream"] is not None:
+        _stream(given["stream"])
     newest = newest_of_each(given["stream"], given["metric"], given["algorithm"])
     if not newest:
         raise CommandError(
@@ -167,15 +176,24 @@ def _again(given: dict[str, Any]) -> list[Order]:
 
 def _as_asked(order: Order, given: dict[str, Any]) -> Order:
     promote: Promote = "never" if given["no_promote"] else "first"
-    since = given["since"]
+    since, features = given["since"], given["features"]
+    if features is not None and is_vector(order.metric):
+        raise CommandError("--features: a model of wide events always learns from all values")
     return replace(
         order,
         promote=promote,
         since=order.since if since is None else dt.timedelta(microseconds=since),
         seed=order.seed if given["seed"] is None else given["seed"],
         min_rows=given["min_rows"],
+        params=order.params if features is None else {**order.params, "features": features},
         share=1.0,  # a person waits
     )
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise ArgumentTypeError(f"{text!r} is no seed: a whole number from 0 to {2**32 - 1:,}")
+    return int(text)
 
 
 def _stream(name: str | None) -> Stream:
