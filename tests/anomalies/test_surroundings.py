@@ -181,12 +181,12 @@ def test_while_it_goes_on_the_kind_is_read_again_each_minute_and_page_and_api_sa
     part = client.get(f"/anomalies/{odd.pk}/why").content.decode()
     assert 'id="reading" class="reading" hx-swap-oob="true"' in part
     assert 'id="facts" hx-swap-oob="true"' in part
-    assert client.get(f"/api/anomalies/{odd.pk}").json()["anomaly_type_so_far"] is True
+    assert client.get(f"/api/anomalies/{odd.pk}/evidence").json()["anomaly_type_so_far"] is True
     Anomaly.objects.update(state="closed")
     text = client.get(f"/anomalies/{odd.pk}/why").content.decode()
     assert "so far" not in text
     assert "every 10s" not in text
-    assert client.get(f"/api/anomalies/{odd.pk}").json()["anomaly_type_so_far"] is False
+    assert client.get(f"/api/anomalies/{odd.pk}/evidence").json()["anomaly_type_so_far"] is False
 
 
 def test_after_the_end_the_kind_is_read_again() -> None:

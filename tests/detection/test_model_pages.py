@@ -256,3 +256,22 @@ def test_the_page_of_a_moment_answers_or_says_what_it_needs(viewer: Client) -> N
         answer = viewer.get("/models/live/", {"at": odd})
         assert answer.status_code == 400
         assert b"is no moment" in answer.content
+
+
+def test_a_run_that_came_to_nothing_is_repeated_by_button(operator: Client, viewer: Client) -> None:
+    order = {"stream": "raw-data", "seed": 7, "params": {"n_estimators": 5}}
+    dead = TrainingRun.objects.create(
+        stream=builders.stream(), algorithm="isolation_forest", status="failed", order=order
+    )
+    done = TrainingRun.objects.create(
+        stream=builders.stream(), algorithm="isolation_forest", status="done"
+    )
+    assert f"/models/runs/{dead.pk}/again" in operator.get("/models/").content.decode()
+    assert f"/models/runs/{done.pk}/again" not in operator.get("/models/").content.decode()
+    assert "/again" not in viewer.get("/models/").content.decode()
+    assert viewer.post(f"/models/runs/{dead.pk}/again").status_code == 403
+    for pk in (dead.pk, done.pk):
+        assert operator.post(f"/models/runs/{pk}/again").status_code == 302
+    (again,) = TrainingRun.objects.filter(status="queued")
+    assert (again.order["seed"], again.order["params"]) == (7, {"n_estimators": 5})
+    assert operator.post("/models/runs/99999/again").status_code == 404
