@@ -309,6 +309,7 @@ class Notification(models.Model):
         AGAIN = "again"
         REMINDER = "reminder"
         ESCALATED = "escalated"
+        ACKNOWLEDGED = "acknowledged"
         RESOLVED = "resolved"
         STILL_FIRING = "still_firing"
         DIGEST = "digest"
@@ -339,6 +340,9 @@ class Notification(models.Model):
     due_at = models.DateTimeField()
     only_if_unacknowledged = models.BooleanField(default=False)
     attempts = models.IntegerField(default=0)
+    forgiven = models.IntegerField(
+        default=0, help_text="Attempts before somebody sent it again: they count no more."
+    )
     claimed_by = models.CharField(max_length=100, blank=True, default="")
     claimed_until = models.DateTimeField(null=True)
     sent_at = models.DateTimeField(null=True)
@@ -352,6 +356,11 @@ class Notification(models.Model):
                 fields=["due_at"],
                 condition=models.Q(state__in=["waiting", "sending"]),
                 name="alerts_notification_due",
+            ),
+            models.Index(
+                fields=["incident", "receiver", "created_at"],
+                condition=models.Q(state__in=["waiting", "sending"]),
+                name="alerts_notification_order",
             ),
             models.Index(fields=["-created_at"], name="alerts_notification_newest"),
             models.Index(fields=["receiver", "-created_at"], name="alerts_notification_by"),

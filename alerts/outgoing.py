@@ -182,23 +182,32 @@ class Client:
         began = time.monotonic()
         wire = _Wire(self.guard, began + self.total_s, plain=_is_plain(url))
         given = {"User-Agent": "Vigil", "Accept-Encoding": "identity"} | dict(headers or {})
+        times = {"connect": CONNECT_S, "read": self.total_s, "write": self.total_s}
         try:
+            where = httpx.URL(url)
             with (
-                httpx.Client(
-                    transport=_Transport(wire, self._tls or _context()), trust_env=False,
-                    follow_redirects=False, timeout=httpx.Timeout(self.total_s, connect=CONNECT_S),
-                ) as client,
-                client.stream(method, url, content=content, headers=given) as response,
+                httpcore.ConnectionPool(
+                    ssl_context=self._tls or _context(), max_connections=1,
+                    max_keepalive_connections=0, network_backend=wire,
+                ) as pool,
+                pool.stream(
+                    method,
+                    httpcore.URL(scheme=where.raw_scheme, host=where.raw_host, port=where.port,
+                                 target=where.raw_path),
+                    headers=[(k.encode(), v.encode()) for k, v in given.items()],
+                    content=content, extensions={"timeout": times},
+                ) as response,
             ):  # fmt: skip
                 body = _bounded(response)
-                names = {k.lower(): v for k, v in response.headers.items()}
-                return Answer(response.status_code, names, body, time.monotonic() - began)
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError, ValueError) as error:
+                names = {k.decode("latin-1").lower(): v.decode("latin-1")
+                         for k, v in response.headers}  # fmt: skip
+                return Answer(response.status, names, body, time.monotonic() - began)
+        except (httpx.InvalidURL, httpcore.UnsupportedProtocol, UnicodeError, ValueError) as error:
             raise ForbiddenAddressError(f"This is no address that can be asked: {error}") from None
         except (httpcore.TimeoutException, TimeoutError):
             words = f"No answer within {self.total_s:g} s."
             raise UnreachableError(words, sent=wire.connected) from None
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpx.HTTPError, OSError) as error:
+        except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
             # Text of ours and of the system only: nothing of the request can be in it.
             words = f"{_what(error)}: {error}" if str(error) else f"{_what(error)}."
             raise UnreachableError(words[:300], sent=wire.connected) from None
@@ -230,9 +239,9 @@ def _what(error: Exception) -> str:
     }.get(type(error).__name__, "No answer")  # fmt: skip
 
 
-def _bounded(response: httpx.Response) -> bytes:
+def _bounded(response: httpcore.Response) -> bytes:
     body = b""
-    for part in response.iter_raw():
+    for part in response.iter_stream():
         body += part
         if len(body) >= MOST_BODY:
             break
@@ -266,46 +275,6 @@ def _resolved(host: str, port: int) -> list[str]:
         raise UnreachableError(f"The name {host} is not known: {found.strerror or found}.",
                                sent=False)  # fmt: skip
     return found
-
-
-class _Transport(httpx.BaseTransport):
-    """httpx over a pool of ours, whose connections the guard makes. One connection, used once."""
-
-    def __init__(self, wire: _Wire, tls: ssl.SSLContext) -> None:
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=tls, max_connections=1, max_keepalive_connections=0, network_backend=wire
-        )
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        answer = self._pool.handle_request(
-            httpcore.Request(
-                request.method,
-                httpcore.URL(
-                    scheme=request.url.raw_scheme, host=request.url.raw_host,
-                    port=request.url.port, target=request.url.raw_path,
-                ),
-                headers=request.headers.raw, content=request.stream,
-                extensions=request.extensions,
-            )
-        )  # fmt: skip
-        return httpx.Response(
-            answer.status, headers=answer.headers, stream=_Stream(answer),
-            extensions=answer.extensions,
-        )  # fmt: skip
-
-    def close(self) -> None:
-        self._pool.close()
-
-
-class _Stream(httpx.SyncByteStream):
-    def __init__(self, answer: httpcore.Response) -> None:
-        self._answer = answer
-
-    def __iter__(self) -> Any:
-        return self._answer.iter_stream()
-
-    def close(self) -> None:
-        self._answer.close()
 
 
 class _Wire(httpcore.NetworkBackend):

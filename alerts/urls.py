@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from django.urls import path
 
-from alerts import api, incident_api, incident_views, rule_views, silence_views
+from alerts import (
+    api,
+    delivery_views,
+    incident_api,
+    incident_views,
+    link_views,
+    receiver_views,
+    rule_views,
+    silence_views,
+)
 
 urlpatterns = [
     path("api/alert", api.alert_view, name="api-alert"),
@@ -32,4 +41,17 @@ urlpatterns = [
     path("incidents/", incident_views.incident_list, name="incidents"),
     path("incidents/<int:number>/", incident_views.incident, name="incident"),
     path("incidents/<int:number>/<str:action>/", incident_views.act, name="incident-act"),
-]
+    path("alerts/receivers/", receiver_views.receiver_list, name="receivers"),
+    path("alerts/receivers/new/<slug:kind>", receiver_views.receiver_new, name="receiver-new"),
+    path("alerts/receivers/preview", receiver_views.template_preview, name="template-preview"),
+    path("alerts/receivers/<int:pk>/", receiver_views.receiver_edit, name="receiver"),
+    path("alerts/receivers/<int:pk>/test", receiver_views.receiver_test, name="receiver-test"),
+    path("alerts/receivers/<int:pk>/delete", receiver_views.receiver_delete,
+         name="receiver-delete"),
+    path("alerts/deliveries/", delivery_views.delivery_list, name="deliveries"),
+    path("alerts/deliveries/resend", delivery_views.deliveries_resend, name="deliveries-resend"),
+    path("alerts/deliveries/<uuid:pk>/", delivery_views.delivery_detail, name="delivery"),
+    path("alerts/deliveries/<uuid:pk>/resend", delivery_views.delivery_resend,
+         name="delivery-resend"),
+    path("act/<str:token>", link_views.link_view, name="alert-link"),
+]  # fmt: skip

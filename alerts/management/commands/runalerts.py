@@ -11,6 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
+from alerts import delivery, rounds
 from alerts.announce import Announcer
 from alerts.evaluator import Evaluator
 from streams.producer import TopicProducer
@@ -55,4 +56,11 @@ def loops(evaluator: Evaluator) -> list[Loop]:
         kafka.alerts_topic,
         lambda: evaluator.holds,
     )
-    return [announcer.run]
+
+    def deliver(stop: threading.Event) -> None:
+        delivery.run(evaluator.owner, stop)
+
+    def go_round(stop: threading.Event) -> None:
+        rounds.run(evaluator.owner, stop)
+
+    return [announcer.run, deliver, go_round]
