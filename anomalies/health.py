@@ -186,17 +186,18 @@ def _workers() -> Component:
 
 def _scheduler() -> Component:
     tasks = list(PeriodicTask.objects.filter(enabled=True).select_related("interval"))
-    # The most frequent task tells whether beat is alive; twice its interval is grace enough.
+    # The most frequent task tells whether beat is alive; twice its interval and a minute is grace
+    # enough. It is when a task was sent: whether a worker took it is said beside.
     periods = [t.interval.schedule.run_every.total_seconds() for t in tasks if t.interval]
-    limit = timedelta(seconds=2 * min(periods, default=86_400) + 300)
+    limit = timedelta(seconds=2 * min(periods, default=86_400) + 60)
     ran = [task for task in tasks if task.last_run_at is not None]
     newest = max(ran, key=lambda task: task.last_run_at, default=None)
     if newest is None:
         made = max((task.date_changed for task in tasks), default=timezone.now() - limit * 2)
         fresh = timezone.now() - made < limit
-        return Component("Scheduler", UNKNOWN if fresh else WARN, "no scheduled task has run yet")
+        return Component("Scheduler", UNKNOWN if fresh else WARN, "no scheduled task was sent yet")
     late = timezone.now() - newest.last_run_at > limit
-    detail = f"{newest.name} ran {_age(newest.last_run_at)} ago"
+    detail = f"{newest.name} was sent {_age(newest.last_run_at)} ago"
     return Component("Scheduler", WARN if late else OK, detail)
 
 
