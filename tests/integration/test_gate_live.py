@@ -49,7 +49,7 @@ class Feed:
         columns = self._world.columns(START + start * MINUTE, START + self._minute * MINUTE)
         with TopicProducer({"bootstrap.servers": self._kafka}) as producer:
             producer.send_many(self._topic, JsonEncoder(self._world.lines).records(columns))
-        await_until(lambda: stored_events(self._topic) == 6 * self._minute)
+        await_until(lambda: stored_events(self._topic) == 6 * self._minute, 180)
 
 
 def by_itself() -> Any:

@@ -40,7 +40,7 @@ from tests.integration.harness import (
 )
 
 PARTITIONS = 2
-# docs/training.md has the figures of 15 seconds.
+# docs/training.md has the figures.
 RATE = int(os.environ.get("LOAD_RATE", "20000"))
 STEP = int(os.environ.get("LOAD_STEP", "20000"))  # events between two changes
 AHEAD = 2 * STEP  # so many more may be on their way
