@@ -167,7 +167,8 @@ class _Watch:
         self._out, self._first_us, self._step_us = out, first_us, step_s * 1_000_000
         self._labels = labels
         self._sources: dict[str, dict[str, None]] = {}
-        self._lead: dict[str, Signal] = {}
+        # incident -> severity that a silence keeps back by now
+        self._kept: dict[str, int] = {}
         self._bars_from_us = to_us(out.bars[0].start) if out.bars else first_us
 
     def see(self, decision: Decision) -> None:
@@ -195,6 +196,14 @@ class _Watch:
 
     def _say(self, routed: Routed) -> None:
         out, tell = self._out, routed.tell
+        if routed.kept == "silence":
+            # The machine offers each further anomaly of what nobody was told of; but for the
+            # silence, one word would have stood for all of them.
+            if tell.severity <= self._kept.get(tell.key, 0):
+                return
+            self._kept[tell.key] = tell.severity
+        else:
+            self._kept.pop(tell.key, None)
         sources = tuple(self._sources.get(tell.key, {}))
         members = out.members.get(tell.key, set())
         out.said.append(Said(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -248,3 +249,21 @@ def test_a_new_version_is_a_new_preview() -> None:
     assert found.live is not None
     assert found.run.matched > found.live.matched
     assert (found.run.sent, found.live.sent) != (0, 1)
+
+
+@pytest.mark.slow
+def test_a_week_of_a_thousand_series_prints_how_long_it_takes() -> None:
+    """`pytest -s` shows the seconds; a busy machine makes no test fail."""
+    week.seed(END, sources=100, metrics=10, each=12)
+    week.receiver()
+    night = START + timedelta(hours=1)
+    week.silence("Nightly", night, night + timedelta(hours=4), "FREQ=DAILY", sources=["*-1?"])
+    rule = week.rule(match={"min_severity": "medium"}, group={"by": "source"})
+    for text in ("stored anomalies read and replayed", "the same again, as a draft is edited"):
+        began, used = time.perf_counter(), time.process_time()
+        found = of_rule(rule, live_spec(rule) or RuleSpec(), 7, now=END - timedelta(seconds=1))
+        wall, cpu = time.perf_counter() - began, time.process_time() - used
+        assert found.run is not None
+        assert found.run.matched > 5_000
+        print(f"\n{text}: {Anomaly.objects.count():,} anomalies, {Outbox.objects.count():,} rows,"
+              f" {found.run.sent:,} sent: {wall:.1f} s, {cpu:.1f} s CPU")  # fmt: skip
