@@ -108,8 +108,10 @@ def rule_draft(request: HttpRequest, pk: int) -> HttpResponseBase:
         if form.spec is not None:
             return redirect(f"{request.path.removesuffix('draft')}?{request.GET.urlencode()}")
         return render(request, "alerts/rule_edit.html", context, status=400)
-    if whole:
+    # Another kind of rule has other fields.
+    if whole or (form.spec is not None and form.spec.when.kind != before.when.kind):
         response = render(request, "alerts/_rule_card.html", context | {"fresh": True})
+        response["HX-Retarget"], response["HX-Reswap"] = "#rule-card", "outerHTML"
         response["HX-Trigger"] = "drafted"
         return response
     if form.spec is not None:
@@ -236,10 +238,27 @@ def _editor(
         "rule": rule, "form": form, "choices": rule_form.choices(form), "as_yaml": as_yaml,
         "yaml": text if text is not None else yaml_text.written(spec.stored()),
         "next": rules.next_number(rule), "operator": may_operate(request.user),
-        "days": _days(request), "fields": [*rule_form.TEXTS, "send", "silences", "form", "yaml",
+        "days": _days(request), "fields": [*_shown_fields(spec), "send", "silences", "form", "yaml",
                                            *(f"send.{i}" for i in range(len(form.steps)))],
         "advanced": _advanced(spec),
     }  # fmt: skip
+
+
+def _shown_fields(spec: RuleSpec) -> list[str]:
+    """Fields whose mistakes have a place on the page: a rule's kind decides which it has."""
+    kind = spec.when.kind
+    others = {"when.kind", *(name for name in rule_form.TEXTS if not name.startswith("when."))}
+    if kind == "anomaly":
+        others |= {"when.count", "when.within_s", "when.on", "when.min_score", "when.direction",
+                   "when.budget_per_day", "when.min_duration_s",
+                   "when.share_of_series"}  # fmt: skip
+    else:
+        others |= {"when.for_s", "when.at_least"}
+        others -= {"match.tags"}
+    if kind == "pipeline":
+        others |= {"when.metric", "when.value"}
+        others -= {name for name in others if name.startswith("match.")}
+    return sorted(others)
 
 
 def _advanced(spec: RuleSpec) -> bool:
