@@ -45,6 +45,8 @@ PUT_OFF = timedelta(seconds=60)
 REPEATED = frozenset({Reason.OPENED, Reason.WORSE, Reason.AGAIN, Reason.REMINDER,
                       Reason.STILL_FIRING, Reason.ESCALATED})  # fmt: skip
 """After these a reminder follows, where the rule wants one."""
+FIRST = (64, 1_000_000)
+"""So many of what is due are looked at; all of it where those wait for others before them."""
 SETTLED = ("state", "last_error", "claimed_by", "claimed_until")
 _NAMESPACE = uuid.UUID("7d9f3c52-0c1e-5b7e-8a55-3f0f5b1c2d11")
 
@@ -59,11 +61,16 @@ WITH busy AS MATERIALIZED (
     AND (r.tokens_at IS NULL OR LEAST(r.per_minute, r.tokens + r.per_minute / 60.0
          * EXTRACT(EPOCH FROM %(now)s - r.tokens_at)) >= 1)
     AND COALESCE(busy.n, 0) < %(at_once)s
+), first AS MATERIALIZED (
+  SELECT n.id FROM alerts_notification n
+  WHERE n.due_at <= %(now)s
+    AND (n.state = 'waiting' OR (n.state = 'sending' AND n.claimed_until <= %(now)s))
+    AND (n.reason = 'test' OR n.receiver_id IN (SELECT id FROM open))
+  ORDER BY n.due_at, n.created_at LIMIT %(most)s
 )
 SELECT n.id FROM alerts_notification n
-WHERE n.due_at <= %(now)s
+WHERE n.id IN (SELECT id FROM first) AND n.due_at <= %(now)s
   AND (n.state = 'waiting' OR (n.state = 'sending' AND n.claimed_until <= %(now)s))
-  AND (n.reason = 'test' OR n.receiver_id IN (SELECT id FROM open))
   AND NOT EXISTS (
     SELECT 1 FROM alerts_notification b
     WHERE b.incident_id = n.incident_id AND b.receiver_id = n.receiver_id AND b.id <> n.id
@@ -136,9 +143,12 @@ class Deliverer:
         """A claim; True where a row was dealt with otherwise; None where nothing is due."""
         now = self.now()
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(_DUE, {"now": now, "at_once": AT_ONCE})
-            found = cursor.fetchone()
-            if found is None:
+            found = None
+            for most in FIRST:
+                cursor.execute(_DUE, {"now": now, "at_once": AT_ONCE, "most": most})
+                if (found := cursor.fetchone()) is not None:
+                    break
+            else:
                 return None
             rows = Notification.objects.select_related("receiver", "receiver__quiet_hours")
             row = rows.select_related("incident", "rule_version__rule").get(pk=found[0])
