@@ -120,8 +120,10 @@ def _general(row: Notification) -> Message:
         if where := links.address("/"):
             links_of = (("Open Vigil", where),)
     else:
-        subject = str(given.get("subject") or "Vigil")[: texts.LONGEST_SUBJECT]
-        body = str(given.get("text") or subject)[: texts.LONGEST_BODY]
+        subject = "Budget overspent" if row.reason == Reason.BUDGET else "Vigil"
+        if given.get("name"):
+            subject = f"{subject}: {given['name']}"[: texts.LONGEST_SUBJECT]
+        body = str(given.get("title") or subject)[: texts.LONGEST_BODY]
         if where := links.address("/"):
             links_of = (("Open Vigil", where),)
     return Message(

@@ -66,3 +66,12 @@ def test_the_longest_that_is_let_in_ends_soon() -> None:
 def test_a_template_that_fails_gives_the_usual_words() -> None:
     assert wording._filled("{% nonsense %}", wording.SUBJECT, VALUES, 200).startswith("Critical: ")
     assert wording._filled("{{ rule }}", wording.SUBJECT, VALUES, 200) == "Checkout paging"
+
+
+def test_an_overspent_budget_says_which_and_by_how_much() -> None:
+    row = wording.sample(None)
+    row.incident, row.reason = None, "budget"
+    row.payload = {"name": "payments", "title": "Team payments was told 9 times, 5 were meant."}
+    message = wording.message_of(row)
+    assert message.subject == "Budget overspent: payments"
+    assert message.body == "Team payments was told 9 times, 5 were meant."
