@@ -247,6 +247,7 @@ class AnomalyDetection(Section):
     method: Literal["ensemble"] = "ensemble"
     combine: Literal["max", "mean", "weighted", "vote"] = "max"
     threshold: Share = 0.8
+    own_tails: bool = True
     max_onsets_per_day: NotNegative = 1.0
     emit: Literal["anomalies", "all"] = "anomalies"
     episode_quiet_events: Count = 80

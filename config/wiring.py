@@ -59,6 +59,7 @@ def scoring_base(config: VigilConfig) -> dict[str, Any]:
     return {
         "detectors": detectors,
         "combine": detection.combine,
+        "own_tails": detection.own_tails,
         "weights": weights,
         "threshold": detection.threshold,
         "quiet_events": detection.episode_quiet_events,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from detection import challengers, episodes, expected
+from detection import challengers, episodes, expected, tails
 from detection.base import RowScorer, ScoringInput, SeriesDetector, SeriesOutput
 from detection.challengers import Shadow
 from detection.detectors.online import OnlineDetector, flat_alone, without_course
@@ -63,6 +63,7 @@ class CompiledVersion:
     vector_models: tuple[LoadedModel, ...] = ()
     vector_challengers: tuple[LoadedModel, ...] = ()
     of_vectors: bool = False
+    own_tails: bool = False
     releases: Releases = field(default_factory=Releases)
 
     @property
@@ -179,6 +180,9 @@ class ScoringEngine(SeriesRows):
         for detector in version.running:
             rows = self.store.rows(detector.component.name)
             oddness = usual.score(detector, rows, detail)
+            if version.own_tails and detector.name == OnlineDetector.name:
+                rows = self.store.rows(tails.NAME)
+                oddness = usual.unraised(oddness, tails.judged(rows, slot, value, oddness, detail))
             if detector.name in names:
                 votes[:, names.index(detector.name)] = oddness
         spent: dict[int, float] = {}
@@ -381,3 +385,11 @@ class _Expected:
         oddness[at] = detector.score(rows, seen)
         oddness[mark == expected.LEARNT] = 0.0
         return oddness
+
+    def unraised(
+        self, oddness: NDArray[np.float64], judged: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """``judged`` [n], but for what is expected, and the way back, no more than ``oddness``."""
+        if not self._mark.any():
+            return judged
+        return np.where(self._mark != expected.NO, np.fmin(oddness, judged), judged)

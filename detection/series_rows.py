@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from detection import challengers, episodes, expected, quarantine, vectors
+from detection import challengers, episodes, expected, quarantine, tails, vectors
 from detection.errors import StateLayoutError
 from detection.registry import MODEL_DETECTORS, SERIES_DETECTORS
 from detection.state import StateStore
@@ -28,7 +28,7 @@ class SeriesRows:
         # Whatever the configuration says: versions of the past may need any of them.
         components = [detector.component for detector in SERIES_DETECTORS.values()]
         components += [challengers.component(name) for name in MODEL_DETECTORS]
-        components += [quarantine.component(), expected.component()]
+        components += [quarantine.component(), expected.component(), tails.component()]
         self.store = StateStore([*components, episodes.component()], capacity)
         self.vectors = VectorStore()
         self._slots: dict[int, NDArray[np.int32]] = {}

@@ -202,7 +202,8 @@ def compile_version(
         time_zone=payload["time_zone"],
         challengers=tuple(m for m in rivals if not is_vector(m.metric)),
         vector_challengers=tuple(m for m in rivals if is_vector(m.metric)),
-        # versions of the past know of none
+        # versions of the past know of neither
+        own_tails=payload.get("own_tails", False),
         releases=Releases([Release.of(r) for r in payload.get("releases", ())]),
     )
 
