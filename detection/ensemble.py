@@ -31,7 +31,7 @@ DEFAULT_WEIGHTS: Mapping[str, float] = {
     "seasonal": 1 / 8,
     "change_point": 1.0,
     "shift": 1.0,
-    "isolation_forest": 0.5,
+    "isolation_forest": 0.6,
     "local_outlier_factor": 0.6,
     "one_class_svm": 0.6,
     "vector": 1.0,
