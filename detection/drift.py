@@ -79,7 +79,8 @@ def reference(manifest: Mapping[str, Any], model_metric: str) -> dict[str, dict[
     }
     if model_metric:
         found = {model_metric: found.get(model_metric, found[""])}
-    if seen := manifest.get("feature_names"):  # what a model does not look at is no drift to it
+    seen = manifest.get("feature_names")
+    if seen and not called:  # what a model does not look at is no drift to it
         found = {m: {n: r for n, r in rows.items() if n in seen} for m, rows in found.items()}
     if scores := manifest.get("score_counts"):
         # Of all metrics together: no single one's scores were counted.

@@ -28,7 +28,7 @@ def watched(browser: Browser, site: str, rows: None) -> Iterator[Watched]:
 
 
 def test_from_login_over_a_live_anomaly_to_its_label(watched: Watched, redis_url: str) -> None:
-    builders.user()
+    builders.user(is_staff=True)
     series = builders.world()
     page = watched.sign_in()
     expect(page.locator("html[data-connected]")).to_be_attached()

@@ -91,7 +91,7 @@ def test_what_waits_is_trained_in_order_and_says_how_far_it_is(stream: Stream, k
     model = ModelVersion.objects.get(version=1)
     assert (model.run_id, model.manifest["seed"]) == (row.pk, 1)
     said = ModelTransition.objects.filter(model=model).order_by("pk")
-    assert [t.reason for t in said] == [f"trained by run {row.pk}", "no champion that could score"]
+    assert [t.reason for t in said] == [f"trained by run {row.pk}", "the first model"]
 
 
 @pytest.mark.django_db
