@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.http import QueryDict
+from django.utils import timezone
 from pydantic import ValidationError
 
 from alerts.hours import checked_zone
@@ -58,12 +59,12 @@ def of_row(row: Silence) -> SilenceForm:
 
 def empty(now: datetime, given: QueryDict) -> SilenceForm:
     """For a new one: two hours from now, with what a link names."""
-    start = now.astimezone(UTC).replace(second=0, microsecond=0)
+    start = timezone.localtime(now).replace(second=0, microsecond=0)
     form = SilenceForm({
         "name": "", "streams": "", "series": "* / *", "types": "", "tags": "",
         "min_severity": "low", "max_severity": "critical", "rules": "",
         "starts": f"{start:%Y-%m-%dT%H:%M}", "ends": f"{start + timedelta(hours=2):%Y-%m-%dT%H:%M}",
-        "time_zone": "UTC", "again": "", "recurrence": "", "comment": "",
+        "time_zone": timezone.get_current_timezone_name(), "again": "", "recurrence": "", "comment": "",
     })  # fmt: skip
     for name in ("name", "streams", "series", "rules"):
         if name in given:

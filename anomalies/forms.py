@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from django import forms
 from django.contrib.auth.forms import AuthenticationForm
 from django.http import QueryDict
 from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 
 from anomalies.models import Anomaly, AnomalyType, Severity
 from anomalies.queries import Filters
 from streams.models import Stream
 from streams.ranges import NAMED, named_range
+from streams.zones import read_local
 
 SEVERITIES = [
     ("", "low and above"), ("2", "medium and above"), ("3", "high and above"), ("4", "critical"),
@@ -53,7 +52,7 @@ class FilterForm:
         self.type = kind
         self.source = _printable(query.get("source", ""))
         self.metric = _printable(query.get("metric", ""))
-        self.start, self.end = _moment(query.get("start", "")), _moment(query.get("end", ""))
+        self.start, self.end = read_local(query.get("start", "")), read_local(query.get("end", ""))
         self.severities, self.labels, self.states = SEVERITIES, LABELS, STATES
         self.ranges, self.scores = RANGES, SCORES
 
@@ -91,16 +90,6 @@ class FilterForm:
 
 def _streams() -> list[str]:
     return list(Stream.objects.order_by("name").values_list("name", flat=True)[:200])
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        found = parse_datetime(text.replace(" ", "+"))
-    except ValueError:
-        return None
-    if found is None or not 1900 < found.year < 9000:
-        return None
-    return found if found.tzinfo else timezone.make_aware(found)
 
 
 def _printable(text: str) -> str:

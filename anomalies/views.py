@@ -52,11 +52,15 @@ class SignIn(LoginView):
 @require_POST
 def theme(request: HttpRequest) -> HttpResponse:
     """Keep the chosen theme in a cookie, so that the server renders it without a flash."""
-    chosen = "light" if request.POST.get("theme") == "light" else "dark"
+    chosen = request.POST.get("theme", "")
     back = request.POST.get("next", "/")
     if not url_has_allowed_host_and_scheme(back, {request.get_host()}):
         back = "/"
     response = redirect(back)
+    if chosen not in ("light", "dark"):
+        # As the system says.
+        response.delete_cookie(THEME_COOKIE, samesite="Lax")
+        return response
     response.set_cookie(
         THEME_COOKIE, chosen, max_age=365 * 86_400, samesite="Lax", secure=request.is_secure()
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from django.db.models import F, Max, Min, Sum
+from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from detection.models import ScoringVersion, VersionLog
@@ -105,7 +106,7 @@ def events_read(moment: dt.datetime) -> int:
 
 
 def read_moment(text: str) -> dt.datetime:
-    """A moment as people write it; without a zone it is UTC.
+    """A moment as people write it; without a zone it is by the present one: UTC but on pages.
 
     Raises:
         ValueError: it can't be read; the message says what can.
@@ -115,8 +116,9 @@ def read_moment(text: str) -> dt.datetime:
     except ValueError:
         found = None
     if found is None or not 1 < found.year < 9999:
-        raise ValueError(f"{text[:60]!r} is no moment: write {EXAMPLE}")
-    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
+        example = EXAMPLE.replace("UTC", timezone.get_current_timezone_name())
+        raise ValueError(f"{text[:60]!r} is no moment: write {example}")
+    return found if found.tzinfo else found.replace(tzinfo=timezone.get_current_timezone())
 
 
 def as_json(found: Iterable[LiveStream]) -> list[dict[str, Any]]:

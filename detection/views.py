@@ -312,6 +312,6 @@ def live(request: HttpRequest) -> HttpResponse:
             "moment": moment, "found": found, "stored": set(stored),
             "read": events_read(moment) if by == "clock" else None,
         }  # fmt: skip
-        local = moment.astimezone(dt.UTC)
+        local = timezone.localtime(moment)
         context["at"] = f"{local:%Y-%m-%dT%H:%M}"
     return render(request, "detection/live_at.html", context, status=status)

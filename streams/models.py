@@ -5,6 +5,7 @@ Offsets here are the truth: Kafka's own committed offsets only follow them.
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
@@ -212,6 +213,21 @@ class ConsumerStatus(models.Model):
 
     class Meta:
         verbose_name_plural = "consumer statuses"
+
+
+class Preferences(models.Model):
+    """What one user set for the pages; who has no row has set nothing."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True,
+        related_name="preferences",
+    )  # fmt: skip
+    time_zone = models.CharField(
+        max_length=64, blank=True, default="", help_text="IANA zone; empty follows the browser."
+    )
+
+    class Meta:
+        verbose_name_plural = "preferences"
 
 
 class PipelineStat(models.Model):

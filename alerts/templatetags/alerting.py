@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from django import template
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
@@ -66,14 +67,16 @@ def lookup(found: Mapping[str, Any], key: str) -> Any:
 
 
 @register.filter
-def utc(at: datetime) -> str:
-    """Mon 23 Nov 09:38."""
-    return f"{at.astimezone(UTC):%a} {at.astimezone(UTC).day} {at.astimezone(UTC):%b %H:%M}"
+def stamp(at: datetime) -> str:
+    """Mon 23 Nov 09:38, by the user's clock."""
+    local = timezone.localtime(at)
+    return f"{local:%a} {local.day} {local:%b %H:%M}"
 
 
 @register.filter
 def day(at: datetime) -> str:
-    return f"{at.astimezone(UTC).day} {at.astimezone(UTC):%b}"
+    local = timezone.localtime(at)
+    return f"{local.day} {local:%b}"
 
 
 @register.simple_tag
@@ -104,11 +107,11 @@ def preview_bars(bars: Sequence[Bar], step_s: int) -> dict[str, Any]:
                 parts.append((css, f"{x + each * 0.1:.1f}", f"{y:.1f}", f"{each * 0.8:.1f}",
                               f"{height:.1f}"))  # fmt: skip
         drawn.append((bar, parts, f"{x:.1f}", f"{each:.1f}"))
-        at = bar.start.astimezone(UTC)
+        at = timezone.localtime(bar.start)
         if step_s >= 86_400:
             wanted = i % 5 == 2
         elif step_s < 14_400:
-            wanted = at.hour % 4 == 0 and at.minute == 0 and i > 0
+            wanted = at.hour % 4 == 0 and at.minute * 60 < step_s and i > 0
         else:
             wanted = at.hour == 12
         if wanted and i < len(bars) - 1:

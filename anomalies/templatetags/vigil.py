@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django import template
 from django.conf import settings
 from django.templatetags.static import static
-from django.utils import timezone
+from django.utils import dateformat, timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from anomalies import queries
 from anomalies.models import Anomaly, AnomalyType, Severity
+from streams.zones import absolute, zone_name
 
 register = template.Library()
 # From where on, what it is divided by, and its letter.
@@ -209,13 +210,28 @@ def mark(severity: int, more: str = "") -> SafeString:
 
 @register.simple_tag
 def when(at: datetime | None) -> SafeString:
-    """Relative, absolute in UTC on hover; live.js keeps it true."""
+    """Relative, absolute on hover and focus; page.js keeps it true."""
     if at is None:
         return mark_safe("<span>never</span>")
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
-        at.isoformat(), f"{at.astimezone(UTC):%a %d %b %Y %H:%M:%S} UTC", ago(at),
+        at.isoformat(), absolute(at), ago(at),
     )  # fmt: skip
+
+
+@register.filter
+def zoned(at: datetime | None, shape: str) -> str:
+    """Django's `date` with the zone behind it: 1 Dec 2026, 13:05 CET."""
+    if at is None:
+        return "–"
+    local = timezone.localtime(at)
+    return f"{dateformat.format(local, shape)} {local.tzname()}"
+
+
+@register.simple_tag
+def zone() -> str:
+    """The short name of the present user's time zone."""
+    return zone_name()
 
 
 @register.simple_tag

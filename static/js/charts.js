@@ -9,14 +9,10 @@
   const SEVERITIES = ["", "low", "medium", "high", "critical"];
   const charts = new Map();
   const pad = (n) => String(n).padStart(2, "0");
-  const DAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-  const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-  const clock = (d) => `${pad(d.getUTCHours())}:${pad(d.getUTCMinutes())}`;
-  const moment = (t) => { const d = new Date(t * 1000); return `${d.getUTCDate()} ${MONTHS[d.getUTCMonth()]} ${clock(d)}:${pad(d.getUTCSeconds())} UTC`; };
+  const moment = (t) => { const p = Vigil.clock(t * 1000); return `${p.day} ${p.month} ${p.time} ${p.zone}`; };
   const ticks = (u, splits, axis, space, step) => splits.map((t) => {
-    const d = new Date(t * 1000);
-    if (step >= 86400 || (step >= 21600 && clock(d) === "00:00")) return `${DAYS[d.getUTCDay()]} ${d.getUTCDate()} ${MONTHS[d.getUTCMonth()]}`;
-    return clock(d);
+    const p = Vigil.clock(t * 1000), minute = p.time.slice(0, 5);
+    return step >= 86400 || (step >= 21600 && minute === "00:00") ? `${p.weekday} ${p.day} ${p.month}` : minute;
   });
 
   const axes = (size = 46) => {
@@ -89,7 +85,7 @@
     });
     return new uPlot({
       width: box.clientWidth, height, cursor, legend: { show: false }, padding: [14, 14, 0, 0],
-      tzDate: (t) => uPlot.tzDate(new Date(t * 1000), "Etc/UTC"),
+      tzDate: (t) => uPlot.tzDate(new Date(t * 1000), Vigil.zone === "UTC" ? "Etc/UTC" : Vigil.zone),
       scales: { x: { time: true, range: () => [data.from, data.to] }, y: { range: extent } },
       axes: axes(),
       series: [{}, { stroke: "transparent", width: 0, points: { show: false } }, { stroke: "transparent", width: 0, points: { show: false } },
@@ -107,7 +103,7 @@
   };
   const area = (box, data, height, column, unit) => new uPlot({
     width: box.clientWidth, height, cursor, legend: { show: false }, padding: [10, 14, 0, 0],
-    tzDate: (t) => uPlot.tzDate(new Date(t * 1000), "Etc/UTC"),
+    tzDate: (t) => uPlot.tzDate(new Date(t * 1000), Vigil.zone === "UTC" ? "Etc/UTC" : Vigil.zone),
     scales: { y: { range: (u, min, max) => [0, Math.max(max || 0, 1) * 1.1] } }, axes: axes(),
     series: [{}, { stroke: colour("series"), width: 1.3, fill: colour("grid"), points: { show: false } }],
     hooks: { setCursor: [tip(box, (i) => [moment(data.t[i]), `${Vigil.compact(data[column][i])} ${unit}`])] },
@@ -116,7 +112,7 @@
     const bars = uPlot.paths.bars({ size: [0.6, 8] });
     return new uPlot({
       width: box.clientWidth, height, cursor, legend: { show: false }, padding: [10, 6, 0, 0],
-      tzDate: (t) => uPlot.tzDate(new Date(t * 1000), "Etc/UTC"),
+      tzDate: (t) => uPlot.tzDate(new Date(t * 1000), Vigil.zone === "UTC" ? "Etc/UTC" : Vigil.zone),
       scales: { y: { range: (u, min, max) => [0, Math.max(max || 0, 1) * 1.1] }, n: { range: (u, min, max) => [0, Math.max(max || 0, 4) * 2.2] } },
       axes: [...axes(), { scale: "n", side: 1, show: true, font: `11px ${family()}`, stroke: colour("text-3"), grid: { show: false }, ticks: { show: false }, size: 36, space: 44, values: (u, at) => at.map((v) => (Number.isInteger(v) ? v : "")) }],
       series: [{}, { scale: "n", stroke: colour("low"), fill: colour("low"), width: 0, paths: bars, points: { show: false } }, { stroke: colour("series"), width: 1.3, points: { show: false } }],

@@ -69,7 +69,7 @@
     if (a.value !== null) detail += ` ${Vigil.number(a.value)}`;
     if (a.value !== null && a.expected && a.expected.low !== null) detail += `, expected ${Vigil.number(a.expected.low)} to ${Vigil.number(a.expected.high)}`;
     const time = part("time", "", Vigil.ago(Date.parse(a.timestamp)));
-    time.dateTime = a.timestamp; time.title = new Date(a.timestamp).toUTCString().replace("GMT", "UTC");
+    time.dateTime = a.timestamp; time.title = Vigil.absolute(Date.parse(a.timestamp));
     const score = a.peak_score ?? a.anomaly_score;
     link.append(mark,
       part("span", "text", part("span", "what", part("b", "", a.source), " ", part("span", "second", a.metric)), part("span", "detail", detail)),
@@ -149,7 +149,7 @@
 
   // ---- Live and paused
   const setPaused = (on) => {
-    paused.since = on ? new Date().toISOString().slice(11, 19) : null;
+    paused.since = on ? Vigil.clock(Date.now()).time : null;
     liveButton.setAttribute("aria-pressed", String(!on)); pauseButton.setAttribute("aria-pressed", String(on));
     if (!on) { painted = false; catchUp().then(paint); htmx.trigger(document.body, "vigil:slow"); }
     paint();

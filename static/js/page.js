@@ -35,6 +35,27 @@ Vigil.compact = (v) => {
 Vigil.score = (v) => (v === null || v === undefined ? "–" : v >= 1 ? "1.00" : (Math.min(Math.floor(v * 100 + 1e-6), 99) / 100).toFixed(2));
 Vigil.severities = { low: 1, medium: 2, high: 3, critical: 4 };
 
+// The user's zone, as the server took it; names of zones are given by the locale of their place.
+Vigil.zone = document.documentElement.dataset.zone || "UTC";
+{
+  const locale = /^(America|US|Canada|Pacific\/Honolulu)/.test(Vigil.zone) ? "en-US" : Vigil.zone.startsWith("Australia") ? "en-AU" : "en-GB";
+  const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+  const inZone = (zone) => new Intl.DateTimeFormat(locale, { timeZone: zone, hourCycle: "h23", weekday: "short", day: "numeric", month: "numeric",
+    year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short" });
+  const own = inZone(Vigil.zone), utc = inZone("UTC");
+  const parted = (format, ms) => {
+    const p = Object.fromEntries(format.formatToParts(ms).map((part) => [part.type, part.value]));
+    return { weekday: p.weekday, day: p.day, month: MONTHS[p.month - 1], year: p.year, time: `${p.hour}:${p.minute}:${p.second}`, zone: p.timeZoneName };
+  };
+  Vigil.clock = (ms) => parted(own, ms);
+  Vigil.absolute = (ms) => {
+    const here = parted(own, ms), there = parted(utc, ms), pad = (day) => day.padStart(2, "0");
+    const said = `${here.weekday} ${pad(here.day)} ${here.month} ${here.year} ${here.time} ${here.zone}`;
+    if (here.day === there.day && here.time === there.time) return said;
+    return `${said} · ${here.day === there.day ? "" : `${there.weekday} `}${there.time} UTC`;
+  };
+}
+
 Vigil.times = () => {
   if (document.hidden) return;
   for (const time of document.querySelectorAll("time[datetime]")) {
@@ -84,6 +105,21 @@ const prepareLanes = () => {
     if (last) last.tabIndex = 0;
   }
 };
+// A time says its whole date where the keyboard comes by: in a row or link that holds it, or alone.
+const reachTimes = () => {
+  for (const time of document.querySelectorAll("main time[title]")) if (!time.closest("a, button, summary, label, tr, li")) time.tabIndex = 0;
+};
+const showMoment = (focused) => {
+  if (!focused.matches(":focus-visible")) return;
+  const time = focused.matches("time[title]") ? focused : focused.querySelector("time[title]") || focused.closest("tr, li")?.querySelector("time[title]");
+  if (!time || !time.getClientRects().length) return;
+  note = document.createElement("div");
+  note.className = "pop moment"; note.setAttribute("role", "tooltip"); note.textContent = time.title;
+  document.body.append(note);
+  const box = time.getBoundingClientRect();
+  note.style.left = `${Math.min(Math.max(8, box.right - note.offsetWidth), innerWidth - note.offsetWidth - 8) + scrollX}px`;
+  note.style.top = `${box.bottom + 6 + scrollY}px`;
+};
 const hideNote = () => { if (note) note.remove(); note = null; };
 const showNote = (cell) => {
   hideNote();
@@ -92,7 +128,7 @@ const showNote = (cell) => {
   note = document.createElement("div");
   note.className = "pop";
   const head = document.createElement("b"), said = document.createElement("div"), keys = document.createElement("div");
-  head.textContent = what; said.textContent = place + " UTC";
+  head.textContent = what; said.textContent = `${place} ${Vigil.clock(Date.now()).zone}`;
   keys.className = "keys"; keys.innerHTML = "<kbd>Enter</kbd> open <kbd>←</kbd><kbd>→</kbd><kbd>↑</kbd><kbd>↓</kbd> move";
   note.append(head, said, keys);
   document.body.append(note);
@@ -103,7 +139,7 @@ const showNote = (cell) => {
 };
 document.addEventListener("focusin", (event) => {
   const cell = event.target.closest(".lane .cell");
-  if (cell) showNote(cell); else hideNote();
+  if (cell) showNote(cell); else { hideNote(); showMoment(event.target); }
 });
 document.addEventListener("focusout", hideNote);
 document.addEventListener("mouseover", (event) => {
@@ -124,6 +160,7 @@ document.addEventListener("keydown", (event) => {
   cell.tabIndex = -1; next.tabIndex = 0; next.focus();
 });
 prepareLanes();
+reachTimes();
 
 // ---- A failed request is told where it happened; the rest of the page goes on.
 const tellFailure = (event, said) => {
@@ -142,4 +179,4 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
   // Signed out meanwhile: a whole page comes where a part was asked for.
   if (event.detail.xhr.responseURL.includes("/login/")) { event.detail.shouldSwap = false; location.reload(); }
 });
-document.body.addEventListener("htmx:afterSettle", () => { Vigil.times(); prepareLanes(); offerCopying(); hideNote(); });
+document.body.addEventListener("htmx:afterSettle", () => { Vigil.times(); prepareLanes(); reachTimes(); offerCopying(); hideNote(); });
