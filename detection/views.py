@@ -5,7 +5,6 @@ Views parse, query, render. Every change is a POST by an operator after a page t
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Any, cast
 
 from django.conf import settings

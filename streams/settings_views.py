@@ -21,7 +21,7 @@ def your_settings(request: HttpRequest) -> HttpResponse:
         chosen = request.POST.get("time_zone", "")
         if not chosen or chosen in known_zones():
             Preferences.objects.update_or_create(
-                user_id=request.user.pk, defaults={"time_zone": chosen}
+                user_id=request.user.pk or 0, defaults={"time_zone": chosen}
             )
             messages.success(request, f"Times are shown in {chosen or 'your browser’s time zone'}.")
             return redirect("your-settings")

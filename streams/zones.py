@@ -11,8 +11,8 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils import timezone
-from django.utils.decorators import sync_and_async_middleware
 from django.utils.dateparse import parse_datetime
+from django.utils.decorators import sync_and_async_middleware
 
 from streams.models import Preferences
 
