@@ -28,7 +28,10 @@ def apply_retention() -> dict[str, object]:
         outbox_days=keep.outbox_days,
     )
     under = streams.retention.apply(
-        now, rollups_days=keep.rollups_days, dead_letters_days=keep.dead_letters_days
+        now,
+        rollups_days=keep.rollups_days,
+        hours_days=keep.hours_days,
+        dead_letters_days=keep.dead_letters_days,
     )
     dropped = asdict(found) | asdict(under)
     log.info("retention: %s", dropped)

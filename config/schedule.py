@@ -26,6 +26,7 @@ SCHEDULE = (
     Scheduled("Watch champions", "detection.tasks.watch_champions", "default", every_s=30),
     Scheduled("Measure drift", "detection.tasks.measure_drift", "default", cron="7 *"),
     Scheduled("Complete evidence", "anomalies.tasks.complete_evidence", "default", every_s=15),
+    Scheduled("Roll up hours", "streams.tasks.roll_up_hours", "default", every_s=120),
     Scheduled("Watch alert budgets", "alerts.tasks.watch_budgets", "alerts", cron="41 5"),
     Scheduled("Apply retention", "anomalies.tasks.apply_retention", "default", cron="17 3"),
 )

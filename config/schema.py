@@ -276,6 +276,7 @@ class Dashboard(Section):
     port: Port = 8000
     websocket_enabled: bool = True
     real_time_updates: bool = True
+    keep_s: Annotated[float, Field(ge=0, le=60)] = 3.0
     allowed_hosts: Names = ("localhost", "127.0.0.1", "[::1]")
     https: bool | None = None
     public_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+/?$")] | None = None
@@ -318,6 +319,7 @@ class Retention(Section):
     anomalies_days: Positive = 365.0
     candidates_days: Positive = 90.0
     rollups_days: Positive = 90.0
+    hours_days: Positive = 730.0
     outbox_days: Positive = 7.0
     dead_letters_days: Positive = 30.0
 

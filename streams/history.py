@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -19,21 +19,55 @@ from streams.ranges import Range, from_epoch, step_for
 
 CHART_POINTS = 340
 
-_LINE = """
-SELECT (floor(extract(epoch FROM minute) / %(step)s) * %(step)s)::bigint AS bucket,
-       sum(count), min(min), max(max), sum(mean * count) / nullif(sum(count), 0),
-       avg(expected_low), avg(expected_mid), avg(expected_high), max(max_score)
-  FROM streams_rollup
- WHERE series_id = %(series)s AND minute >= %(start)s AND minute < %(end)s
- GROUP BY bucket ORDER BY bucket
+HOUR_S = 3_600
+
+# Minutes, and hours whose minutes are gone.
+_FINE = """(
+    SELECT series_id, minute AS at, count, min, max, mean, max_score,
+           (expected_mid IS NOT NULL)::int AS bands, expected_low, expected_mid, expected_high
+      FROM streams_rollup
+     WHERE series_id = ANY(%(series)s) AND minute >= %(start)s AND minute < %(end)s
+     UNION ALL
+    SELECT series_id, hour, count, min, max, mean, max_score, bands, expected_low, expected_mid,
+           expected_high
+      FROM streams_rolluphour
+     WHERE series_id = ANY(%(series)s) AND hour >= %(start)s AND hour < %(end)s AND sealed
+) AS r"""
+# Hours, and the minutes of those that have changed since they were made: no event is missed, and
+# none counts twice.
+_COARSE = """(
+    SELECT series_id, hour AS at, count, min, max, mean, max_score, bands, expected_low,
+           expected_mid, expected_high
+      FROM streams_rolluphour h
+     WHERE series_id = ANY(%(series)s) AND hour >= %(start)s AND hour < %(end)s
+       AND (sealed OR NOT EXISTS (
+            SELECT FROM streams_hourdue d WHERE d.incarnation_id = h.incarnation_id
+               AND d.partition = h.partition AND d.hour = h.hour))
+     UNION ALL
+    SELECT m.* FROM streams_hourdue d CROSS JOIN LATERAL (
+        SELECT series_id, minute, count, min, max, mean, max_score,
+               (expected_mid IS NOT NULL)::int, expected_low, expected_mid, expected_high
+          FROM streams_rollup
+         WHERE series_id = ANY(%(series)s) AND minute >= d.hour
+           AND minute < d.hour + interval '1 hour' AND incarnation_id = d.incarnation_id
+           AND partition = d.partition
+        OFFSET 0) AS m
+     WHERE d.hour >= %(start)s AND d.hour < %(end)s
+) AS r"""
+_BUCKETS = """
+SELECT series_id, (floor(extract(epoch FROM at)::float8 / %(step)s) * %(step)s)::bigint AS bucket,
+       sum(count)::bigint, min(min), max(max), sum(mean * count) / nullif(sum(count), 0),
+       sum(expected_low * bands) / nullif(sum(bands), 0),
+       sum(expected_mid * bands) / nullif(sum(bands), 0),
+       sum(expected_high * bands) / nullif(sum(bands), 0), max(max_score)
+  FROM {rows} GROUP BY series_id, bucket ORDER BY series_id, bucket
 """
 _SPARKS = """
-SELECT r.series_id,
-       (floor(extract(epoch FROM r.minute) / 1800) * 1800)::bigint AS bucket,
+SELECT r.series_id, (floor(extract(epoch FROM at)::float8 / %(step)s) * %(step)s)::bigint AS bucket,
        sum(r.mean * r.count) / nullif(sum(r.count), 0)
-  FROM streams_rollup r JOIN streams_series s ON s.id = r.series_id
- WHERE r.series_id = ANY(%(series)s) AND r.minute >= %(start)s
-   AND r.minute >= s.last_event_at - interval '24 hours' AND r.minute <= s.last_event_at
+  FROM {rows} JOIN streams_series s ON s.id = r.series_id
+ WHERE r.at >= date_trunc('hour', s.last_event_at - interval '24 hours', 'UTC')
+   AND r.at <= s.last_event_at
  GROUP BY r.series_id, bucket ORDER BY r.series_id, bucket
 """
 
@@ -74,17 +108,17 @@ def series_line(
     The raw points take the place of the buckets they cover, with those buckets' bands.
     """
     step = step_for(span.seconds, points)
-    rows = _rows(series_id, span, step)
-    line = Line(step, events=sum(int(row[1]) for row in rows))
+    rows = buckets([series_id], span.start, span.end, step).get(series_id, [])
+    line = Line(step, events=sum(row.count for row in rows))
     shown = [(p[0] / 1000, float(p[1])) for p in raw] if step == 60 else []
     shown = [p for p in shown if span.start.timestamp() <= p[0] < span.end.timestamp()]
     first, last = (shown[0][0], shown[-1][0]) if shown else (0.0, -1.0)
-    bands = {int(row[0]): row[5:8] for row in rows}
+    bands = {row.t: (row.low, row.mid, row.high) for row in rows}
     merged: list[tuple[float, tuple[float | None, ...]]] = []
     for row in rows:
         # Buckets are drawn at their middle; those that the raw points cover give way to them.
-        if not (first - step < row[0] <= last):
-            merged.append((row[0] + step / 2, (row[4], row[2], row[3], *row[5:8])))
+        if not (first - step < row.t <= last):
+            merged.append((row.t + step / 2, (row.mean, row.min, row.max, *bands[row.t])))
     for at, value in shown:
         band = bands.get(int(at // step) * step) or (None, None, None)
         merged.append((at, (value, value, value, *band)))
@@ -93,17 +127,44 @@ def series_line(
     return line
 
 
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A step of a series' past; the band is None where nothing was scored."""
+
+    t: int
+    count: int
+    min: float
+    max: float
+    mean: float
+    low: float | None
+    mid: float | None
+    high: float | None
+    max_score: float | None
+
+
+def buckets(series: Iterable[int], start: datetime, end: datetime, step: int
+            ) -> dict[int, list[Bucket]]:  # fmt: skip
+    """Each series' past by steps of `step` seconds, oldest first; empty steps are left out.
+
+    Whole hours are read from the hours, shorter steps from the minutes, where those are not gone
+    by retention. The first step is whole, so it may begin before `start`.
+    """
+    found: dict[int, list[Bucket]] = {}
+    for series_id, *row in _asked(_BUCKETS, list(series), start, end, step):
+        found.setdefault(series_id, []).append(Bucket(*row))
+    return found
+
+
 def sparks(series: Iterable[Series]) -> dict[int, list[float]]:
-    """Half-hour means of each series' last 24 hours of its own event time, in one query."""
+    """Hourly means of each series' last 24 hours of its own event time, in one query."""
     seen = [s for s in series if s.last_event_at is not None]
     if not seen:
         return {}
-    start = min(s.last_event_at for s in seen if s.last_event_at) - timedelta(hours=25)
-    with connection.cursor() as cursor:
-        cursor.execute(_SPARKS, {"series": [s.pk for s in seen], "start": start})
-        found: dict[int, list[float]] = {}
-        for series_id, _, mean in cursor.fetchall():
-            found.setdefault(series_id, []).append(mean)
+    newest = [s.last_event_at for s in seen if s.last_event_at]
+    start, end = min(newest) - timedelta(hours=25), max(newest) + timedelta(seconds=1)
+    found: dict[int, list[float]] = {}
+    for series_id, _, mean in _asked(_SPARKS, [s.pk for s in seen], start, end, HOUR_S):
+        found.setdefault(series_id, []).append(mean)
     return found
 
 
@@ -154,10 +215,16 @@ def throughput(span: Range, points: int = 60) -> Throughput:
     return Throughput(step, t, events, anomalies, rejects, latency, lag, span.end.timestamp())
 
 
-def _rows(series_id: int, span: Range, step: int) -> list[tuple[Any, ...]]:
+def _asked(
+    statement: str, series: list[int], start: datetime, end: datetime, step: int
+) -> list[tuple[Any, ...]]:
+    coarse = step % HOUR_S == 0
+    if coarse:
+        start = start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     with connection.cursor() as cursor:
         cursor.execute(
-            _LINE, {"step": step, "series": series_id, "start": span.start, "end": span.end}
+            statement.format(rows=_COARSE if coarse else _FINE),
+            {"step": step, "series": series, "start": start, "end": end},
         )
         return list(cursor.fetchall())
 

@@ -117,6 +117,57 @@ class Rollup(models.Model):
         db_table = "streams_rollup"
 
 
+class RollupHour(models.Model):
+    """One hour of one series, as one partition delivered it, made of its minutes (`streams.hours`).
+
+    A sealed row holds what minutes held that are gone by now. It and the other row, of minutes
+    that are still there, add up; only late events give an hour both.
+    """
+
+    pk = models.CompositePrimaryKey("series", "hour", "incarnation", "partition", "sealed")
+    series = models.ForeignKey(Series, on_delete=models.DO_NOTHING, db_constraint=False,
+                               db_index=False)  # fmt: skip
+    hour = models.DateTimeField()
+    incarnation = models.ForeignKey(
+        TopicIncarnation, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
+    )
+    partition = models.IntegerField()
+    sealed = models.BooleanField(default=False)
+    count = models.BigIntegerField()
+    scored = models.BigIntegerField()
+    bands = models.IntegerField(help_text="Segments with a band: what the band's means weigh.")
+    min = models.FloatField()
+    max = models.FloatField()
+    mean = models.FloatField()
+    last = models.FloatField()
+    max_score = models.FloatField(null=True)
+    expected_low = models.FloatField(null=True)
+    expected_mid = models.FloatField(null=True)
+    expected_high = models.FloatField(null=True)
+    score_counts = ArrayField(models.IntegerField(), null=True)
+    onset_counts = ArrayField(models.IntegerField(), null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["hour"], name="streams_rolluphour_hour")]
+
+
+class HourDue(models.Model):
+    """An hour of a partition whose minutes changed since its rows in RollupHour were made.
+
+    Counted up in each transaction that writes such minutes, so that none is overlooked.
+    """
+
+    pk = models.CompositePrimaryKey("incarnation", "partition", "hour")
+    incarnation = models.ForeignKey(
+        TopicIncarnation, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
+    )
+    partition = models.IntegerField()
+    hour = models.DateTimeField()
+    changes = models.BigIntegerField(default=1)
+    since = models.DateTimeField()
+    touched_at = models.DateTimeField()
+
+
 class PartitionOffset(models.Model):
     """Where one partition stands: the next offset to score, and who may move it."""
 

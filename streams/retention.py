@@ -1,5 +1,6 @@
 """Ages out what streams stores: rollups by whole day partitions, dead letters, pipeline minutes.
 
+Of minutes that go, hours stay.
 State snapshots stay, also of series long gone: a series that comes back goes on where it was.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 from django.db import OperationalError, connection, transaction
 from django.db.models import QuerySet
 
+from streams import hours
 from streams.models import ConsumerStatus, DeadLetter, PipelineStat
 
 CHUNK = 10_000
@@ -25,15 +27,6 @@ SELECT c.relname FROM pg_inherits i
   JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
  WHERE p.relname = 'streams_rollup' AND pg_table_is_visible(p.oid) ORDER BY c.relname
 """
-# Days far from today lie in the default partition. They are recorded data read in later, so their
-# age counts from their series' newest event: else they would vanish as soon as they came.
-_OLD_DEFAULT = """
-DELETE FROM streams_rollup_default WHERE ctid = ANY (ARRAY(
-    SELECT r.ctid FROM streams_rollup_default r JOIN streams_series s ON s.id = r.series_id
-     WHERE r.minute < LEAST(%(now)s, COALESCE(s.last_event_at, %(now)s))
-                      - make_interval(secs => %(age_s)s)
-     LIMIT %(chunk)s))
-"""
 
 
 @dataclass(slots=True)
@@ -43,16 +36,21 @@ class Dropped:
     partitions: list[str] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)
     rollups: int = 0
+    hours: int = 0
     dead_letters: int = 0
     minutes: int = 0
     statuses: int = 0
 
 
-def apply(now: dt.datetime, *, rollups_days: float, dead_letters_days: float) -> Dropped:
+def apply(
+    now: dt.datetime, *, rollups_days: float, hours_days: float, dead_letters_days: float
+) -> Dropped:
     """Drop what is older than so many days; each step commits for itself."""
     dropped = Dropped()
     _drop_partitions(now - dt.timedelta(days=rollups_days), dropped)
-    dropped.rollups = _prune_default(now, dt.timedelta(days=rollups_days))
+    dropped.rollups = hours.seal_old(now, dt.timedelta(days=rollups_days))
+    # Minutes that are there are found by their hours: those stay at least as long.
+    dropped.hours = hours.drop_hours(now, dt.timedelta(days=max(hours_days, rollups_days)))
     dropped.dead_letters = _delete(
         DeadLetter.objects.filter(created_at__lt=now - dt.timedelta(days=dead_letters_days))
     )
@@ -80,21 +78,13 @@ def _drop_partitions(before: dt.datetime, dropped: Dropped) -> None:
             with transaction.atomic(), connection.cursor() as cursor:
                 # Dropping waits for every reader of the table, and all others wait behind it.
                 cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS:d}")
+                # Nobody adds to it while its hours are made of it for the last time.
+                cursor.execute(f"LOCK TABLE {connection.ops.quote_name(name)} IN SHARE MODE")
+                hours.seal_day(cursor, day)
                 cursor.execute(f"DROP TABLE {connection.ops.quote_name(name)}")
             dropped.partitions.append(name)
         except OperationalError:
             dropped.busy.append(name)
-
-
-def _prune_default(now: dt.datetime, age: dt.timedelta) -> int:
-    total = 0
-    while True:
-        with connection.cursor() as cursor:
-            cursor.execute(_OLD_DEFAULT, {"now": now, "age_s": age.total_seconds(), "chunk": CHUNK})
-            gone = int(cursor.rowcount)
-        total += gone
-        if gone < CHUNK:
-            return total
 
 
 def _delete(rows: QuerySet[Any, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Writes minute rollups: one sorted upsert of whole rows."""
+"""Writes minute rollups: one sorted upsert of whole rows, and which hours they change."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from streams.arrays import Float8, Int4, Int8, Moments
 
 DAY_US = 86_400_000_000
+HOUR_US = 3_600_000_000
 PAST_DAYS, FUTURE_DAYS = 60, 3
 
 # Counts come flat, 20 a row, and only of rows that have any; `scores` and `onsets` are a row's
@@ -35,6 +36,17 @@ ON CONFLICT (series_id, minute, incarnation_id, partition, first_offset) DO UPDA
     expected_low = EXCLUDED.expected_low, expected_mid = EXCLUDED.expected_mid,
     expected_high = EXCLUDED.expected_high, score_counts = EXCLUDED.score_counts,
     onset_counts = EXCLUDED.onset_counts
+"""
+
+# A partition has one owner, so no two consumers wait for each other here. DO UPDATE locks the
+# row: who rolls up the hour meanwhile finds its count moved on and leaves the mark.
+_MARK = """
+INSERT INTO streams_hourdue AS d (incarnation_id, partition, hour, changes, since, touched_at)
+SELECT life, partition, hour, 1, now(), now()
+  FROM unnest(%b::int8[], %b::int4[], %b::timestamptz[]) AS row (life, partition, hour)
+ ORDER BY life, partition, hour
+ON CONFLICT (incarnation_id, partition, hour)
+    DO UPDATE SET changes = d.changes + 1, touched_at = EXCLUDED.touched_at
 """
 
 
@@ -100,6 +112,16 @@ def write(cursor: psycopg.Cursor[Any], rows: RollupRows) -> None:
             Int4(score_row),
             Int4(onset_row),
         ],
+    )
+    _mark(cursor, rows)
+
+
+def _mark(cursor: psycopg.Cursor[Any], rows: RollupRows) -> None:
+    """Note each hour of each partition whose minutes change, in the same transaction."""
+    hour = rows.minute_us // HOUR_US
+    places = np.unique(np.stack([rows.incarnation_id, rows.partition, hour]), axis=1)
+    cursor.execute(
+        _MARK, [Int8(places[0]), Int4(places[1].astype(np.int32)), Moments(places[2] * HOUR_US)]
     )
 
 

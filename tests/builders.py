@@ -16,6 +16,7 @@ from detection.models import ModelVersion, TrainingRun
 from streams.models import (
     ConsumerStatus,
     DeadLetter,
+    HourDue,
     PartitionOffset,
     PipelineStat,
     Rollup,
@@ -77,6 +78,9 @@ def rollups(of: Series, minutes: int = 180, *, end: datetime | None = None, leve
             last=mean, max_score=0.3, expected_low=mid - level * 0.2, expected_mid=mid,
             expected_high=mid + level * 0.2,
         ))  # fmt: skip
+    for hour in {row.minute.replace(minute=0) for row in rows}:
+        HourDue.objects.get_or_create(incarnation=life, partition=0, hour=hour,
+                                      defaults={"since": end, "touched_at": end})  # fmt: skip
     return Rollup.objects.bulk_create(rows)
 
 
@@ -100,9 +104,20 @@ def anomaly(of: Series | None = None, *, score: float = 0.92, at: datetime | Non
         "explanation": f"{metric} on {source} was 1,284, 16 × its usual spread above the 242 "
                        "expected for a Monday at 09:38 (usually 181 to 312).",
         "models_used": {"isolation_forest": {"version": 3, "sha256": "9f2c41d0" + "ab" * 28}},
-        "incarnation": incarnation(found), "partition": 3, "offset": 48_201_774,
+        "incarnation": incarnation(found), "partition": 3, "offset": _next_offset(found),
     }  # fmt: skip
     return Anomaly.objects.create(**given | more)
+
+
+def _next_offset(of: Stream) -> int:
+    """Of an event that is stored now: its partition moves past it."""
+    place, made = PartitionOffset.objects.get_or_create(
+        incarnation=incarnation(of), partition=3, defaults={"next_offset": 48_201_775}
+    )
+    if not made:
+        place.next_offset += 1
+        place.save(update_fields=["next_offset"])
+    return place.next_offset - 1
 
 
 def consumer(instance: str = "consumer-1", **more: Any) -> ConsumerStatus:
@@ -122,9 +137,12 @@ def consumer(instance: str = "consumer-1", **more: Any) -> ConsumerStatus:
 def offsets(partitions: int = 4) -> list[PartitionOffset]:
     now, life = timezone.now(), incarnation()
     return PartitionOffset.objects.bulk_create(
-        PartitionOffset(incarnation=life, partition=i, next_offset=30_240_000 + i, events=8_900_000,
-                        rejects=3, owner="consumer-1", watermark=now, updated_at=now)
-        for i in range(partitions)
+        (PartitionOffset(incarnation=life, partition=i, next_offset=30_240_000 + i,
+                         events=8_900_000, rejects=3, owner="consumer-1", watermark=now,
+                         updated_at=now)
+         for i in range(partitions)),
+        update_conflicts=True, unique_fields=["incarnation", "partition"],
+        update_fields=["events", "rejects", "owner", "watermark", "updated_at"],
     )  # fmt: skip
 
 

@@ -97,7 +97,9 @@ def whole(
     """
     name = f"benchmark-{topic}"[:100]
     with connection.cursor() as cursor:
-        cursor.execute("TRUNCATE streams_stream, streams_rollup CASCADE")
+        cursor.execute(
+            "TRUNCATE streams_stream, streams_rollup, streams_rolluphour, streams_hourdue CASCADE"
+        )
     given = StreamConfig(name=name, topic=topic)
     config = config.model_copy(
         update={

@@ -50,7 +50,9 @@ def partition(*days: dt.datetime) -> None:
 
 
 def apply(rollups_days: float = 10, dead_letters_days: float = 5) -> retention.Dropped:
-    return retention.apply(NOW, rollups_days=rollups_days, dead_letters_days=dead_letters_days)
+    return retention.apply(
+        NOW, rollups_days=rollups_days, hours_days=365, dead_letters_days=dead_letters_days
+    )
 
 
 def test_old_day_partitions_are_dropped_whole(incarnation: TopicIncarnation) -> None:

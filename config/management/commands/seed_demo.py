@@ -71,6 +71,25 @@ CROSS JOIN LATERAL (SELECT 50 + 15 * sin(m / 120.0 + s.id) AS v) AS w
 ON CONFLICT DO NOTHING
 """
 
+# The days before it as hours, their minutes gone.
+_HOURS = """
+INSERT INTO streams_rolluphour (series_id, hour, incarnation_id, partition, sealed, count, scored,
+    bands, min, max, mean, last, max_score, expected_low, expected_mid, expected_high)
+SELECT s.id, date_trunc('hour', now(), 'UTC') - h * interval '1 hour', %(life)s, 0, true, 360, 360,
+    60, v - 3, v + 3, v, v + 1, 0.4, 30, 50, 70
+FROM (SELECT id FROM streams_series WHERE stream_id = %(stream)s
+      ORDER BY source, metric LIMIT 200) AS s
+CROSS JOIN generate_series(25, 24 * %(days)s::int) AS h
+CROSS JOIN LATERAL (SELECT 50 + 15 * sin(h / 4.0 + s.id) AS v) AS w
+ON CONFLICT DO NOTHING
+"""
+
+_MARKS = """
+INSERT INTO streams_hourdue (incarnation_id, partition, hour, changes, since, touched_at)
+SELECT %(life)s, 0, date_trunc('hour', now(), 'UTC') - h * interval '1 hour', 1, now(), now()
+FROM generate_series(0, 24) AS h
+"""
+
 _WORK = """
 INSERT INTO streams_pipelinestat (instance, minute, events, anomalies, rejects, lag)
 SELECT 'seed-demo', date_trunc('minute', now()) - m * interval '1 minute', 60000, 20, 0, 0
@@ -111,9 +130,16 @@ class Command(BaseCommand):
     @staticmethod
     def _clear() -> None:
         with connection.cursor() as cursor:
+            for table in ("streams_rollup", "streams_rolluphour"):
+                cursor.execute(
+                    f"DELETE FROM {table} WHERE series_id IN (SELECT s.id FROM streams_series s"  # noqa: S608
+                    " JOIN streams_stream t ON t.id = s.stream_id WHERE t.name = %s)",
+                    [NAME],
+                )
             cursor.execute(
-                "DELETE FROM streams_rollup WHERE series_id IN (SELECT s.id FROM streams_series s"
-                " JOIN streams_stream t ON t.id = s.stream_id WHERE t.name = %s)",
+                "DELETE FROM streams_hourdue WHERE incarnation_id IN (SELECT i.id FROM"
+                " streams_topicincarnation i JOIN streams_stream t ON t.id = i.stream_id"
+                " WHERE t.name = %s)",
                 [NAME],
             )
             cursor.execute("DELETE FROM streams_pipelinestat WHERE instance = %s", [NAME])
@@ -134,5 +160,5 @@ class Command(BaseCommand):
         values |= {"stream": stream.pk, "life": life.pk}
         with connection.cursor() as cursor:
             cursor.execute("SELECT setseed(0.42)")
-            for statement in (_SERIES, _ANOMALIES, _CANDIDATES, _ROLLUPS, _WORK):
+            for statement in (_SERIES, _ANOMALIES, _CANDIDATES, _ROLLUPS, _HOURS, _MARKS, _WORK):
                 cursor.execute(statement.replace("{minutes}", str(MINUTES)), values)
