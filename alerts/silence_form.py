@@ -64,7 +64,8 @@ def empty(now: datetime, given: QueryDict) -> SilenceForm:
         "name": "", "streams": "", "series": "* / *", "types": "", "tags": "",
         "min_severity": "low", "max_severity": "critical", "rules": "",
         "starts": f"{start:%Y-%m-%dT%H:%M}", "ends": f"{start + timedelta(hours=2):%Y-%m-%dT%H:%M}",
-        "time_zone": timezone.get_current_timezone_name(), "again": "", "recurrence": "", "comment": "",
+        "time_zone": timezone.get_current_timezone_name(), "again": "", "recurrence": "",
+        "comment": "",
     })  # fmt: skip
     for name in ("name", "streams", "series", "rules"):
         if name in given:

@@ -236,6 +236,11 @@ class DeadLetter(models.Model):
     size = models.IntegerField(default=0)
     state = models.CharField(max_length=10, choices=State, default=State.WAITING)
     created_at = models.DateTimeField(auto_now_add=True)
+    handled_at = models.DateTimeField(null=True)
+    handled_by = models.CharField(max_length=150, blank=True, default="")
+    note = models.CharField(
+        max_length=200, blank=True, default="", help_text="Why it was discarded."
+    )
 
     class Meta:
         constraints = [
@@ -266,6 +271,36 @@ class ConsumerStatus(models.Model):
         verbose_name_plural = "consumer statuses"
 
 
+class Process(models.Model):
+    """A process of Vigil and its last sign of life; an orderly end takes the row along."""
+
+    class Kind(models.TextChoices):
+        CONSUMER = "consumer"
+        WEB = "web"
+        WORKER = "worker"
+        SCHEDULER = "scheduler"
+        ALERTS = "alerts"
+
+    kind = models.CharField(max_length=10, choices=Kind)
+    host = models.CharField(max_length=200)
+    pid = models.IntegerField()
+    version = models.CharField(max_length=40)
+    started_at = models.DateTimeField()
+    beat_at = models.DateTimeField()
+    doing = models.CharField(max_length=200, blank=True, default="")
+    cpu_share = models.FloatField(null=True, help_text="Cores in use since the sign before.")
+    rss_mb = models.FloatField(default=0)
+
+    class Meta:
+        verbose_name_plural = "processes"
+        constraints = [
+            models.UniqueConstraint(fields=["kind", "host", "pid"], name="streams_process_identity")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.host}/{self.pid}"
+
+
 class Preferences(models.Model):
     """What one user set for the pages; who has no row has set nothing."""
 
@@ -291,6 +326,9 @@ class PipelineStat(models.Model):
     rejects = models.IntegerField(default=0)
     latency_p95_ms = models.FloatField(null=True)
     lag = models.BigIntegerField(default=0)
+    places = models.JSONField(
+        default=dict, help_text="{topic/partition: [next offset, end offset]}, last seen in it."
+    )
 
     class Meta:
         constraints = [

@@ -15,7 +15,7 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import QuerySet
 
 from streams import hours
-from streams.models import ConsumerStatus, DeadLetter, PipelineStat
+from streams.models import ConsumerStatus, DeadLetter, PipelineStat, Process
 
 CHUNK = 10_000
 LOCK_TIMEOUT_MS = 5_000
@@ -59,6 +59,9 @@ def apply(
     )
     dropped.statuses = _delete(
         ConsumerStatus.objects.filter(beat_at__lt=now - dt.timedelta(days=STATUS_DAYS))
+    )
+    dropped.statuses += _delete(
+        Process.objects.filter(beat_at__lt=now - dt.timedelta(days=STATUS_DAYS))
     )
     return dropped
 

@@ -160,6 +160,10 @@ class StatusReporter:
     def _save(self, row: dict[str, Any]) -> None:
         now = dt.datetime.now(dt.UTC)
         sent = row["sent"]
+        places = {
+            f"{p['topic']}/{p['partition']}": [p["next_offset"], p["end_offset"]]
+            for p in row["partitions"]
+        }
         ConsumerStatus.objects.update_or_create(
             instance=self._instance,
             defaults={
@@ -178,7 +182,12 @@ class StatusReporter:
         stat, made = PipelineStat.objects.get_or_create(
             instance=self._instance,
             minute=minute,
-            defaults={**sent, "latency_p95_ms": row["latency_p95_ms"], "lag": row["lag"]},
+            defaults={
+                **sent,
+                "latency_p95_ms": row["latency_p95_ms"],
+                "lag": row["lag"],
+                "places": places,
+            },
         )
         if not made:
             PipelineStat.objects.filter(pk=stat.pk).update(
@@ -187,4 +196,5 @@ class StatusReporter:
                 anomalies=F("anomalies") + sent["anomalies"],
                 latency_p95_ms=row["latency_p95_ms"],
                 lag=row["lag"],
+                places=places,
             )

@@ -1,160 +1,130 @@
-"""Streams: partitions with their offsets, lag and rates, throughput, and dead letters."""
+"""Streams: whether each is read, its partitions with rates, lag and retention, its mapping."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
-from django.db.models import Count, Q
+from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET
 
-from streams.history import throughput
-from streams.models import ConsumerStatus, DeadLetter, PartitionOffset, Series, Stream
-from streams.ranges import NAMED, named_range
-from streams.roles import may_operate, operator_required
+from streams.letters import STAGES, Filter, page_of
+from streams.models import ConsumerStatus, DeadLetter, Series, Stream
+from streams.pace import paces
+from streams.partitions import ALIVE, consumers, look, rows_of, state_of, stored_offsets
+from streams.ranges import NAMED, Range, named_range
+from streams.roles import may_operate
 
-ALIVE = timedelta(seconds=15)
-LETTERS = 50
-PREVIEW = 2_048
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionRow:
-    """One partition: PostgreSQL's offset, and what its consumer last said."""
-
-    topic: str
-    number: int
-    next_offset: int
-    events: int
-    rejects: int
-    watermark: datetime | None
-    updated_at: datetime
-    owner: str
-    lag: int | None
-    events_per_s: float | None
-    lag_share: float
+# A field of an event, what it is read from without a mapping, and what it has to hold.
+FIELDS = (
+    ("source", "who measured: text"),
+    ("metric", "what was measured: text"),
+    ("value", "a number"),
+    ("values", "several numbers by name, in place of metric and value"),
+    ("timestamp", "ISO 8601, or an epoch number of s, ms, µs or ns"),
+)
 
 
 @login_required
 @require_GET
 def stream_list(request: HttpRequest) -> HttpResponse:
+    """All streams; where there is one, that one."""
+    streams = list(Stream.objects.annotate(n=Count("series")))
+    if len(streams) == 1:
+        return _page(request, streams[0], alone=True)
+    if _wants_letters(request):
+        return render(request, "streams/_partials/letters.html", _letters(request, ""))
     now = timezone.now()
-    name = request.GET.get("range", "1h")
-    span = named_range(name if name in NAMED and name != "all" else "1h", now, default="1h")
-    work = throughput(span)
-    rows = _partitions(now)
-    seen = ConsumerStatus.objects.filter(beat_at__gte=now - timedelta(hours=1))
-    consumers = list(seen.order_by("instance"))
-    reason = request.GET.get("reason", "")
-    context: dict[str, Any] = {
-        "streams": Stream.objects.annotate(n=Count("series")), "partitions": rows, "span": span,
-        "consumers": consumers,
-        "alive_since": now - ALIVE, "work": work,
-        "rate": sum(c.events_per_s for c in consumers if c.beat_at >= now - ALIVE),
-        "rated": any(row.events_per_s is not None for row in rows),
-        "lag": sum(row.lag or 0 for row in rows),
-        "chart": {"t": work.t, "events": work.rates, "lag": work.lag,
-                  "step_s": work.step_s},
-        "ranges": [(key, words) for key, (words, _) in NAMED.items() if key != "all"],
-        "twice": Series.objects.filter(other_partition__isnull=False).order_by("source")[:5],
-    } | _letters(reason, request.GET.get("before", ""))  # fmt: skip
-    # htmx' own header: this app's page has one fragment, the list of dead letters.
-    if request.headers.get("HX-Target") == "letters":
-        return render(request, "streams/_partials/letters.html", context)
+    stored, who = stored_offsets(), consumers(now)
+    broker = look([s.topic for s in streams], stored, now)
+    waiting = dict(
+        DeadLetter.objects.filter(state=DeadLetter.State.WAITING)
+        .values_list("incarnation__stream").annotate(n=Count("id")).order_by()
+    )  # fmt: skip
+    span = _span(request, now)
+    every = paces([s.topic for s in streams], span)
+    listed = []
+    for stream in streams:
+        found = every[stream.topic]
+        rows = rows_of(stream.topic, stored.get(stream.topic, {}), broker, who, found, now)
+        listed.append({
+            "stream": stream, "state": state_of(stream, broker, rows, who), "partitions": len(rows),
+            "lag": sum(row.lag or 0 for row in rows), "spark": found.whole.read,
+            "read": sum(row.read or 0 for row in rows), "waiting": waiting.get(stream.pk, 0),
+        })  # fmt: skip
+    context = {
+        "listed": listed, "span": span, "ranges": _ranges(), "broker": broker,
+        "consumers": _seen(now), "alive_since": now - ALIVE,
+    } | _letters(request, "")  # fmt: skip
     return render(request, "streams/stream_list.html", context)
 
 
 @login_required
 @require_GET
-def dead_letter(request: HttpRequest, pk: int) -> HttpResponse:
-    """One dead letter with its bytes, as text and as hexadecimal digits."""
-    letter = get_object_or_404(DeadLetter.objects.select_related("incarnation__stream"), pk=pk)
-    raw = bytes(letter.raw) if letter.raw is not None else None
-    context = {
-        "letter": letter, "key": _text(bytes(letter.key)) if letter.key is not None else None,
-        "text": _text(raw[:PREVIEW]) if raw is not None else None,
-        "hex": hex_dump(raw[:512]) if raw is not None else None,
-        "cut": raw is not None and len(raw) > PREVIEW, "preview": PREVIEW,
-        "operator": may_operate(request.user),
-    }  # fmt: skip
-    return render(request, "streams/dead_letter.html", context)
+def stream_detail(request: HttpRequest, name: str) -> HttpResponse:
+    stream = get_object_or_404(Stream.objects.annotate(n=Count("series")), name=name)
+    return _page(request, stream, alone=False)
 
 
-@require_POST
-@operator_required
-def dismiss(request: HttpRequest, pk: int) -> HttpResponseBase:
-    """Put a waiting dead letter aside; it stays stored until its retention ends."""
-    DeadLetter.objects.filter(pk=pk, state=DeadLetter.State.WAITING).update(
-        state=DeadLetter.State.DISMISSED
-    )
-    return redirect("streams")
+def _page(request: HttpRequest, stream: Stream, *, alone: bool) -> HttpResponse:
+    if _wants_letters(request):
+        return render(request, "streams/_partials/letters.html", _letters(request, stream.name))
+    now = timezone.now()
+    span = _span(request, now)
+    found = paces([stream.topic], span)[stream.topic]
+    stored, who = stored_offsets(), consumers(now)
+    broker = look([stream.topic], stored, now)
+    rows = rows_of(stream.topic, stored.get(stream.topic, {}), broker, who, found, now)
+    behind = [row.behind_s for row in rows if row.behind_s is not None]
+    readers = {row.owner for row in rows if row.owner}
+    seen = [c for c in _seen(now) if c.instance in readers or any(
+        part.get("topic") == stream.topic for part in c.partitions or [])]  # fmt: skip
+    p95 = [c.latency_p95_ms for c in seen if c.instance in readers and c.latency_p95_ms is not None]
+    context: dict[str, Any] = {
+        "stream": stream, "alone": alone, "state": state_of(stream, broker, rows, who),
+        "broker": broker, "about": broker.topics.get(stream.topic), "partitions": rows,
+        "span": span, "ranges": _ranges(), "consumers": seen, "alive_since": now - ALIVE,
+        "read": sum(row.read or 0 for row in rows),
+        "arrived": sum(row.arrived or 0 for row in rows),
+        "lag": sum(row.lag or 0 for row in rows), "behind": max(behind, default=None),
+        "p95": max(p95, default=None),
+        "chart": {"t": found.t, "step_s": found.step_s, "events": found.whole.read,
+                  "arrived": found.whole.arrived, "lag": found.whole.lag},
+        "drawn": any(n is not None for n in found.whole.lag),
+        "fields": [(field, stream.mapping.get(field), what) for field, what in FIELDS],
+        "twice": Series.objects.filter(stream=stream, other_partition__isnull=False)
+                 .order_by("source")[:5],
+    } | _letters(request, stream.name)  # fmt: skip
+    return render(request, "streams/stream_detail.html", context)
 
 
-def hex_dump(raw: bytes) -> str:
-    r"""Offset, sixteen bytes, and their ASCII.
-
-    >>> hex_dump(b"{\x00}").split()
-    ['0000', '7b', '00', '7d', '{.}']
-    """
-    lines = []
-    for at in range(0, len(raw), 16):
-        part = raw[at : at + 16]
-        shown = "".join(chr(b) if 32 <= b < 127 else "." for b in part)
-        lines.append(f"{at:04x}  {part.hex(' '):<47}  {shown}")
-    return "\n".join(lines)
-
-
-def _text(raw: bytes) -> str:
-    text = raw.decode("utf-8", errors="replace")
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
-
-
-def _letters(reason: str, before: str) -> dict[str, Any]:
-    waiting = DeadLetter.objects.filter(state=DeadLetter.State.WAITING)
-    reasons = list(
-        waiting.order_by().values_list("reason").annotate(n=Count("id")).order_by("-n")[:30]
-    )
-    found = waiting.select_related("incarnation__stream").defer("raw", "key")
-    if reason and "\x00" not in reason:
-        found = found.filter(reason=reason)
-    if before.isascii() and before.isdigit() and len(before) < 18:
-        found = found.filter(pk__lt=int(before))
-    rows = list(found.order_by("-pk")[: LETTERS + 1])
+def _letters(request: HttpRequest, stream: str) -> dict[str, Any]:
+    asked = Filter.of(request.GET, stream)
     return {
-        "letters": rows[:LETTERS], "waiting": sum(n for _, n in reasons), "reasons": reasons,
-        "reason": reason, "older": rows[LETTERS - 1].pk if len(rows) > LETTERS else None,
+        "letters": page_of(asked, request.GET.get("before", "")), "asked": asked,
+        "stages": list(STAGES), "states": DeadLetter.State.choices,
+        "operator": may_operate(request.user), "of_stream": stream,
     }  # fmt: skip
 
 
-def _partitions(now: datetime) -> list[PartitionRow]:
-    said: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {}
-    for status in ConsumerStatus.objects.filter(beat_at__gte=now - ALIVE).filter(
-        ~Q(state="stopped")
-    ):
-        for part in status.partitions or []:
-            said[part.get("topic", ""), part.get("partition", -1)] = (status.instance, part)
-    newest: dict[tuple[str, int], PartitionOffset] = {}
-    offsets = PartitionOffset.objects.select_related("incarnation__stream").order_by("incarnation")
-    for offset in offsets:
-        # Of a topic made anew only its present life counts.
-        newest[offset.incarnation.stream.topic, offset.partition] = offset
-    rows = []
-    for (topic, number), offset in sorted(newest.items()):
-        owner, part = said.get((topic, number), ("", {}))
-        end = part.get("end_offset")
-        lag = max(0, end - part.get("next_offset", offset.next_offset)) if end is not None else None
-        rows.append((topic, number, offset, owner, lag, part.get("events_per_s")))
-    most = max((row[4] or 0 for row in rows), default=0) or 1
-    return [
-        PartitionRow(topic, number, o.next_offset, o.events, o.rejects, o.watermark, o.updated_at,
-                     owner, lag, rate, (lag or 0) / max(most, 10))
-        for topic, number, o, owner, lag, rate in rows
-    ]  # fmt: skip
+def _wants_letters(request: HttpRequest) -> bool:
+    # htmx' own header: these pages have one fragment, the list of dead letters.
+    return request.headers.get("HX-Target") == "letters"
+
+
+def _span(request: HttpRequest, now: datetime) -> Range:
+    name = request.GET.get("range", "1h")
+    return named_range(name if name in NAMED and name != "all" else "1h", now, default="1h")
+
+
+def _ranges() -> list[tuple[str, str]]:
+    return [(key, words) for key, (words, _) in NAMED.items() if key != "all"]
+
+
+def _seen(now: datetime) -> list[ConsumerStatus]:
+    since = now - timedelta(hours=1)
+    return list(ConsumerStatus.objects.filter(beat_at__gte=since).order_by("instance"))

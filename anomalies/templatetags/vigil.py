@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from anomalies import queries
 from anomalies.models import Anomaly, AnomalyType, Severity
+from streams.version import VERSION
 from streams.zones import absolute, zone_name
 
 register = template.Library()
@@ -26,7 +27,6 @@ REASONS = {
     "empty": "Empty message", "size": "Too large", "encoding": "Not UTF-8", "json": "Not JSON",
     "schema": "Field missing or wrong", "name": "Name not allowed", "timestamp": "No valid time",
 }  # fmt: skip
-VERSION = "0.1.0"
 
 
 @register.filter

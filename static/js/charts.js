@@ -101,13 +101,14 @@
       },
     }, [data.t, data.low, data.high, data.mid, data.min, data.max, data.mean], box);
   };
-  const area = (box, data, height, column, unit) => new uPlot({
+  const area = (box, data, height, column, unit, more) => new uPlot({
     width: box.clientWidth, height, cursor, legend: { show: false }, padding: [10, 14, 0, 0],
     tzDate: (t) => uPlot.tzDate(new Date(t * 1000), Vigil.zone === "UTC" ? "Etc/UTC" : Vigil.zone),
     scales: { y: { range: (u, min, max) => [0, Math.max(max || 0, 1) * 1.1] } }, axes: axes(),
-    series: [{}, { stroke: colour("series"), width: 1.3, fill: colour("grid"), points: { show: false } }],
-    hooks: { setCursor: [tip(box, (i) => [moment(data.t[i]), `${Vigil.compact(data[column][i])} ${unit}`])] },
-  }, [data.t, data[column]], box);
+    series: [{}, { stroke: colour("series"), width: 1.3, fill: colour("grid"), points: { show: false } },
+      ...(more ? [{ stroke: colour("accent"), width: 1.2, dash: [5, 4], points: { show: false } }] : [])],
+    hooks: { setCursor: [tip(box, (i) => [moment(data.t[i]), `${Vigil.compact(data[column][i])} ${unit}`, ...(more ? [`${Vigil.compact(data[more][i])} come in`] : [])])] },
+  }, [data.t, data[column], ...(more ? [data[more]] : [])], box);
   const work = (box, data, height) => {
     const bars = uPlot.paths.bars({ size: [0.6, 8] });
     return new uPlot({
@@ -119,7 +120,7 @@
       hooks: { setCursor: [tip(box, (i) => [moment(data.t[i]), `${Vigil.compact(data.events[i])} events per s`, `${data.anomalies[i]} anomalies`])] },
     }, [data.t, data.anomalies, data.events], box);
   };
-  const kinds = { value, work, events: (b, d, h) => area(b, d, h, "events", "events per s"), lag: (b, d, h) => area(b, d, h, "lag", "events behind") };
+  const kinds = { value, work, events: (b, d, h) => area(b, d, h, "events", "events per s", d.arrived && "arrived"), lag: (b, d, h) => area(b, d, h, "lag", "events behind") };
 
   const drawAll = () => {
     for (const [box, chart] of charts) if (!box.isConnected) { chart.destroy(); charts.delete(box); }
@@ -133,8 +134,8 @@
   const fillTable = (details) => {
     const data = JSON.parse(document.getElementById(details.dataset.table).textContent), target = details.querySelector(".table");
     if (!details.open || target.firstChild) return;
-    const columns = ["min", "max", "low", "high", "events", "anomalies", "lag"].filter((name) => Array.isArray(data[name]));
-    const words = { min: "least", max: "greatest", low: "expected from", high: "expected to", events: "events per s", anomalies: "anomalies", lag: "lag" };
+    const columns = ["min", "max", "low", "high", "events", "arrived", "anomalies", "lag"].filter((name) => Array.isArray(data[name]));
+    const words = { min: "least", max: "greatest", low: "expected from", high: "expected to", events: "events per s", arrived: "come in per s", anomalies: "anomalies", lag: "lag" };
     const table = document.createElement("table"), head = table.createTHead().insertRow();
     for (const text of ["time", ...columns.map((c) => words[c])]) { const th = document.createElement("th"); th.scope = "col"; th.textContent = text; if (text !== "time") th.className = "num"; head.append(th); }
     const body = table.createTBody();

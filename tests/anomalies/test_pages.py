@@ -151,9 +151,11 @@ def test_a_dead_letter_shows_its_bytes_and_can_be_dismissed(operator: Client) ->
     text = operator.get(f"/streams/dead-letters/{letter.pk}/").content.decode()
     assert "ff 00 3c 62 3e" in text
     assert "<b>" not in text.split("As text")[1].split("As bytes")[0]
-    operator.post(f"/streams/dead-letters/{letter.pk}/dismiss")
+    given = {"letter": letter.pk, "do": "discard", "sure": "yes"}
+    assert operator.post("/streams/dead-letters/handle", given).status_code == 400
+    operator.post("/streams/dead-letters/handle", given | {"note": "a test"})
     letter.refresh_from_db()
-    assert letter.state == DeadLetter.State.DISMISSED
+    assert (letter.state, letter.handled_by, letter.note) == ("dismissed", "olga", "a test")
 
 
 def test_without_real_time_updates_a_page_has_no_live_switch(

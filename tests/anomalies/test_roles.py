@@ -35,7 +35,7 @@ def world() -> dict[str, Any]:
 
 
 PAGES = (
-    "/anomalies/{odd}/label", "/streams/dead-letters/{letter}/dismiss",
+    "/anomalies/{odd}/label", "/streams/dead-letters/handle",
     "/series/{series}/threshold",
     "/models/train", "/models/runs/1/cancel", "/models/studies/start", "/models/studies/1/cancel",
     "/models/{model}/promote", "/models/{model}/challenge", "/models/{model}/retire",
@@ -92,7 +92,7 @@ def test_the_role_of_who_is_signed_in_counts_in_open_mode_too(
 def test_pages_show_what_one_may_do_and_no_more(world: Any) -> None:
     forms = {
         f"/anomalies/{world['odd']}/": '/label"',
-        f"/streams/dead-letters/{world['letter']}/": '/dismiss"',
+        f"/streams/dead-letters/{world['letter']}/": '/handle"',
         "/models/": '/models/train"',
         f"/models/{world['model']}/": '/rollback"',
         "/models/studies/": '/models/studies/start"',
