@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("streams", "0006_preferences")]
+    dependencies = [("streams", "0007_hours")]
 
     operations = [
         migrations.AddField(

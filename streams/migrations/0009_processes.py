@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("streams", "0007_handled_letters_and_places")]
+    dependencies = [("streams", "0008_handled_letters_and_places")]
 
     operations = [
         migrations.CreateModel(
