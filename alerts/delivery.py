@@ -360,11 +360,15 @@ def resend(row: Notification, now: datetime) -> bool:
     return bool(changed)
 
 
-def test_message(receiver: Receiver, by: str, now: datetime) -> Notification:
-    """A test for a receiver, on its way through everything that a real one passes."""
+def send_test(receiver: Receiver, by: str, now: datetime, rule: str = "") -> Notification:
+    """A test for a receiver, on its way through everything that a real one passes.
+
+    Args:
+        rule: the name of the rule that would tell it, where the test is of a rule.
+    """
     return Notification.objects.create(
         id=uuid.uuid4(), receiver=receiver, reason=Reason.TEST, severity=Severity.MEDIUM,
-        event_at=now, due_at=now, payload={"by": by},
+        event_at=now, due_at=now, payload={"by": by} | ({"rule": rule} if rule else {}),
     )  # fmt: skip
 
 

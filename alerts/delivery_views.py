@@ -15,8 +15,10 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_GET, require_POST
 
-from alerts import audit, delivery, wording
-from alerts.models import AuditEntry, Notification, Receiver
+from alerts import delivery, wording
+from alerts.models import Notification, Receiver
+from streams import audit
+from streams.audit import Action
 from streams.roles import may_operate, operator_required
 
 PAGE = 50
@@ -79,7 +81,7 @@ def delivery_resend(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """Send one again that was given up or cancelled."""
     row = get_object_or_404(Notification.objects.select_related("receiver"), pk=pk)
     if delivery.resend(row, timezone.now()):
-        audit.record(request.user, AuditEntry.Action.ACTED, row, after={"sent_again": True})
+        audit.record(request.user, Action.ACTED, row, after={"sent_again": True})
         messages.success(request, "It is sent again, under the same key.")
     else:
         messages.warning(

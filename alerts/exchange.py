@@ -14,15 +14,15 @@ from typing import Annotated, Any
 from django.db import transaction
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from alerts import rules, yaml_text
-from alerts.audit import record
+from alerts import rules, surroundings, yaml_text
 from alerts.hours import HoursSpec, checked_zone
-from alerts.models import AuditEntry, Hours, Receiver, Rule, Silence, Team
+from alerts.models import Hours, Receiver, Rule, Silence, Team
 from alerts.problems import Problem, WrongError, problems_of, shown
 from alerts.recurrence import BadRecurrenceError, Recurrence
 from alerts.rules import live_spec
-from alerts.silences import facts
+from alerts.silences import facts, save
 from alerts.spec import Matcher, Name, RuleSpec
+from streams.audit import Actor
 
 
 class _Part(BaseModel):
@@ -144,7 +144,7 @@ def difference(document: Document) -> list[Change]:
     return found
 
 
-def apply(document: Document, user: Any = None) -> list[Change]:
+def apply(document: Document, user: Actor = None) -> list[Change]:
     """Make it so, all or nothing; returns what was changed."""
     with transaction.atomic():
         changes = difference(document)
@@ -176,7 +176,8 @@ def _stored() -> dict[str, dict[str, Any]]:
         comment=s.comment,
     ) for s in Silence.objects.order_by("-pk")}  # fmt: skip
     live = {}
-    for rule in Rule.objects.exclude(live=None).select_related("live", "team").order_by("name"):
+    rows = Rule.objects.exclude(live=None).filter(retired_at=None)
+    for rule in rows.select_related("live", "team").order_by("name"):
         live[rule.name] = RuleEntry(
             enabled=rule.enabled, team=rule.team.name if rule.team else None,
             spec=live_spec(rule) or RuleSpec(),
@@ -228,32 +229,24 @@ def _wrong(document: Document, file: str) -> list[Problem]:
 
 
 # ---- Making it so --------------------------------------------------------------------------------
-def _note(user: Any, row: Any, before: Any, after: Any) -> None:
-    action = AuditEntry.Action.CREATED if before is None else AuditEntry.Action.CHANGED
-    record(user, action, row, before, after, via="command")
-
-
-def _team(name: str, said: TeamEntry, user: Any) -> None:
+def _team(name: str, said: TeamEntry, user: Actor) -> None:
     row = Team.objects.filter(name=name).first()
-    before = {"time_zone": row.time_zone, "budget_per_day": row.budget_per_day} if row else None
+    before = surroundings.facts(row) if row else None
     row = row or Team(name=name)
     row.time_zone, row.budget_per_day = said.time_zone, said.budget_per_day
-    row.save()
-    _note(user, row, before, said.model_dump(mode="json"))
+    surroundings.save(row, user, before)
 
 
-def _hours(name: str, said: HoursSpec, user: Any) -> None:
+def _hours(name: str, said: HoursSpec, user: Actor) -> None:
     row = Hours.objects.filter(name=name).first()
-    data = said.model_dump(mode="json", by_alias=True)
-    before = {key: getattr(row, key) for key in data} if row else None
+    before = surroundings.facts(row) if row else None
     row = row or Hours(name=name)
-    for key, value in data.items():
+    for key, value in said.model_dump(mode="json", by_alias=True).items():
         setattr(row, key, value)
-    row.save()
-    _note(user, row, before, data)
+    surroundings.save(row, user, before)
 
 
-def _silence(name: str, said: SilenceEntry, user: Any) -> None:
+def _silence(name: str, said: SilenceEntry, user: Actor) -> None:
     row = Silence.objects.filter(name=name).order_by("pk").first()
     before = facts(row) if row else None
     row = row or Silence(name=name)
@@ -261,19 +254,19 @@ def _silence(name: str, said: SilenceEntry, user: Any) -> None:
     row.starts_at, row.ends_at, row.recurrence = said.start, said.end, said.again
     row.time_zone, row.maintenance, row.enabled = said.time_zone, said.maintenance, said.enabled
     row.comment = said.comment
-    row.save()
-    _note(user, row, before, facts(row))
+    save(row, user, before)
 
 
-def _rule(name: str, said: RuleEntry, user: Any) -> None:
+def _rule(name: str, said: RuleEntry, user: Actor) -> None:
     row = Rule.objects.filter(name=name).select_related("live", "team").first()
     if row is None:
-        row = rules.make(name, said.spec, user, via="command")
+        row = rules.make(name, said.spec, user)
     wanted = Team.objects.filter(name=said.team).first() if said.team else None
     if row.team_id != (wanted.pk if wanted else None):
-        row.team = wanted
-        row.save(update_fields=["team"])
+        rules.describe(row, row.name, wanted, user)
+    if row.retired_at is not None:
+        rules.bring_back(row, user)
     if live_spec(row) != said.spec:
-        rules.make_live(row, said.spec, user, via="command", enable=said.enabled)
+        rules.make_live(row, said.spec, user, enable=said.enabled)
     else:
-        rules.set_enabled(row, said.enabled, user, via="command")
+        rules.set_enabled(row, said.enabled, user)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from django.db import transaction
 
+from alerts import rules
 from alerts.models import Lease, Rule, RuleVersion
 from alerts.spec import Group, Matcher, RuleSpec
+from streams import audit
+from streams.audit import Action
 
 NAME = "High and above"
 _MADE = "first rule"
@@ -25,4 +28,5 @@ def ensure() -> bool:
         rule = Rule.objects.create(name=NAME, enabled=True)
         rule.live = RuleVersion.objects.create(rule=rule, number=1, spec=SPEC.stored())
         rule.save(update_fields=["live"])
+        audit.record(audit.person_here(), Action.CREATED, rule, None, rules.facts(rule))
     return True

@@ -122,10 +122,13 @@ class Timetable:
         today = local.date()
         return [*self._of_day(today - timedelta(days=1)), *self._of_day(today)]
 
+    def is_off(self, day: date) -> bool:
+        """Whether it is a holiday or another day off."""
+        public_one = self.spec.holidays and day in days_off(self.spec.holidays, day.year)
+        return day in self.spec.dates or bool(public_one)
+
     def _of_day(self, day: date) -> list[tuple[datetime, datetime]]:
-        if day in self.spec.dates or (
-            self.spec.holidays and day in days_off(self.spec.holidays, day.year)
-        ):
+        if self.is_off(day):
             return []
         name = DAYS[day.weekday()]
         return [self._span(day, span) for span in self.spec.weekly if name in span.days]

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import models
 
 from anomalies.models import Anomaly, Severity
+from streams.models import AuditEntry
 
 USER = settings.AUTH_USER_MODEL
 
@@ -133,6 +134,13 @@ class Rule(models.Model):
         USER, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
     draft_at = models.DateTimeField(null=True, blank=True)
+    draft_reverts = models.ForeignKey(
+        AuditEntry, null=True, blank=True, on_delete=models.DO_NOTHING, related_name="+",
+        help_text="The change that the draft takes back.",
+    )  # fmt: skip
+    retired_at = models.DateTimeField(
+        null=True, blank=True, help_text="It tells nobody any more; its history stays."
+    )
     solved_score = models.FloatField(
         null=True,
         blank=True,
@@ -405,35 +413,6 @@ class Lease(models.Model):
     epoch = models.BigIntegerField(default=0)
     until = models.DateTimeField(null=True)
     data = models.JSONField(default=dict)
-
-
-class AuditEntry(models.Model):
-    """Who changed what, with before and after: for reading, and for taking back."""
-
-    class Action(models.TextChoices):
-        CREATED = "created"
-        CHANGED = "changed"
-        DELETED = "deleted"
-        ACTED = "acted"  # promoted, rolled back, sent a test …
-
-    at = models.DateTimeField(auto_now_add=True)
-    actor = models.ForeignKey(USER, null=True, on_delete=models.SET_NULL, related_name="+")
-    actor_name = models.CharField(max_length=150, help_text="Kept when the user goes.")
-    via = models.CharField(max_length=20, default="page", help_text="page, admin, api, command …")
-    action = models.CharField(max_length=8, choices=Action)
-    kind = models.CharField(max_length=60, help_text="What sort of thing: app.Model.")
-    object_id = models.CharField(max_length=60)
-    object_name = models.CharField(max_length=300)
-    before = models.JSONField(null=True)
-    after = models.JSONField(null=True)
-    reverts = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="+")
-
-    class Meta:
-        verbose_name_plural = "audit entries"
-        indexes = [
-            models.Index(fields=["-at", "-id"], name="alerts_audit_newest"),
-            models.Index(fields=["kind", "object_id", "-at"], name="alerts_audit_object"),
-        ]
 
 
 class IncidentMessage(models.Model):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 from alerts import texts, vault, wording
 from alerts.models import Hours, Receiver, Team
 from alerts.receivers import KINDS, Field, problems_of
+from alerts.rules import keeps_its_name
 
 MOST_PER_MINUTE, MOST_DIGEST = 10_000, 1_440
 
@@ -118,12 +119,7 @@ class ReceiverForm:
         return settings, secrets
 
     def _stored_secrets(self) -> dict[str, str]:
-        if self.receiver is None or not self.receiver.secrets:
-            return {}
-        try:
-            return vault.unseal(self.receiver.secrets)
-        except vault.SecretError:
-            return {}
+        return secrets_of(self.receiver) if self.receiver is not None else {}
 
     def _name(self) -> str:
         name = " ".join(self.values.get("name", "").split())
@@ -131,6 +127,8 @@ class ReceiverForm:
             self.errors["name"] = "A name of 1 to 100 characters."
         elif any(row != self.receiver for row in Receiver.objects.filter(name=name)):
             self.errors["name"] = "Another receiver has this name."
+        elif self.receiver and (why := keeps_its_name("receiver", self.receiver.name, name)):
+            self.errors["name"] = why
         return name
 
     def _whole(self, name: str, least: int, most: int) -> int:
@@ -160,6 +158,25 @@ class ReceiverForm:
             except texts.TextError as error:
                 self.errors[name] = str(error)
         return source if source.strip() else ""
+
+
+def facts(row: Receiver, changed: Collection[str] = ()) -> dict[str, Any]:
+    """A receiver for the audit: the names of its secrets and which were changed, no more."""
+    names = ("name", "kind", "enabled", "settings", "subject_template", "body_template",
+             "per_minute", "digest_minutes")  # fmt: skip
+    found = {name: getattr(row, name) for name in names}
+    found["team"] = row.team.name if row.team else None
+    found["quiet_hours"] = row.quiet_hours.name if row.quiet_hours else None
+    words = [f"{n} (another one)" if n in changed else n for n in sorted(secrets_of(row))]
+    return found | {"secrets": words}
+
+
+def secrets_of(row: Receiver) -> dict[str, str]:
+    """Its secrets, references as they are; none where they can't be opened."""
+    try:
+        return vault.unseal(row.secrets)
+    except vault.SecretError:
+        return {}
 
 
 def _kept(value: str) -> str:

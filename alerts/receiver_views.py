@@ -16,13 +16,15 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from alerts import audit, delivery, texts, wording
-from alerts.models import AuditEntry, Hours, Notification, Receiver, Team
-from alerts.receiver_form import ReceiverForm
+from alerts import delivery, texts, wording
+from alerts.models import Hours, Notification, Receiver, Team
+from alerts.receiver_form import ReceiverForm, facts, secrets_of
 from alerts.receivers import KINDS
+from streams import audit
+from streams.audit import Action
 from streams.roles import may_operate, operator_required
 
-Action, Kind = AuditEntry.Action, Receiver.Kind
+Kind = Receiver.Kind
 
 
 @login_required
@@ -76,7 +78,7 @@ def receiver_delete(request: HttpRequest, pk: int) -> HttpResponseBase:
         return redirect("receiver", pk=pk)
     try:
         with transaction.atomic():
-            audit.record(request.user, Action.DELETED, row, before=_seen(row))
+            audit.record(request.user, Action.DELETED, row, facts(row), None)
             row.delete()
     except ProtectedError:
         messages.error(request, "Not deleted: something needs it.")
@@ -90,7 +92,7 @@ def receiver_delete(request: HttpRequest, pk: int) -> HttpResponseBase:
 def receiver_test(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Send a test; the page that follows tells how it ended."""
     row = get_object_or_404(Receiver, pk=pk)
-    note = delivery.test_message(row, request.user.get_username(), timezone.now())
+    note = delivery.send_test(row, request.user.get_username(), timezone.now())
     audit.record(request.user, Action.ACTED, row, after={"test": str(note.pk)})
     return redirect("delivery", pk=note.pk)
 
@@ -136,12 +138,15 @@ def _example(given: str) -> Notification:
 
 
 def _save(request: HttpRequest, form: ReceiverForm) -> HttpResponse:
-    before = _seen(form.receiver) if form.receiver else None
+    kept = secrets_of(form.receiver) if form.receiver else {}
+    before = facts(form.receiver) if form.receiver else None
     with transaction.atomic():
         row = form.save()
         if row is not None:
             action = Action.CHANGED if before else Action.CREATED
-            audit.record(request.user, action, row, before=before, after=_seen(row))
+            now = secrets_of(row)
+            changed = {name for name in now if before and now[name] != kept.get(name)}
+            audit.record(request.user, action, row, before, facts(row, changed))
     if row is None:
         return _form(request, form, status=400)
     messages.success(request, f"{row.name} is saved. Send a test to see whether it arrives.")
@@ -164,10 +169,3 @@ def _form(request: HttpRequest, form: ReceiverForm, status: int = 200) -> HttpRe
 
 def _kinds() -> list[tuple[str, str, str]]:
     return [(name, str(Kind(name).label), kind.about) for name, kind in KINDS.items()]
-
-
-def _seen(row: Receiver) -> dict[str, Any]:
-    """A receiver for the audit: that secrets changed can be seen, what they are cannot."""
-    names = ("name", "kind", "enabled", "settings", "subject_template", "body_template",
-             "per_minute", "digest_minutes", "team_id", "quiet_hours_id")  # fmt: skip
-    return {name: getattr(row, name) for name in names} | {"has_secrets": bool(row.secrets)}

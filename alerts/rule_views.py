@@ -1,4 +1,4 @@
-"""Rules: the list, the editor with its preview, history. Views parse, query, render.
+"""Rules: the list, the editor with its preview. Views parse, query, render.
 
 Nothing becomes live, and nothing is switched on or off, but from a preview of that very spec: the
 preview hands out a token, and the change asks for it.
@@ -16,10 +16,10 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_POST
 
 from alerts import past, rehearsal, rule_form, rules, yaml_text
-from alerts.models import Rule, RuleVersion
+from alerts.models import Rule
 from alerts.preview import STEPS_S
 from alerts.problems import WrongError
 from alerts.rule_form import RuleForm
@@ -40,8 +40,11 @@ def rule_list(request: HttpRequest) -> HttpResponse:
 
 
 def _list(request: HttpRequest, **more: Any) -> dict[str, Any]:
+    retired = request.GET.get("retired") == "1"
     rows = Rule.objects.select_related("live", "team", "draft_by").order_by("name")
+    rows = rows.exclude(retired_at=None) if retired else rows.filter(retired_at=None)
     since = timezone.now() - timedelta(days=7)
+    sent = past.sent_by_rule(since, timezone.now())
     rows = rows.annotate(
         opened=Count("incidents", Q(incidents__opened_at__gte=since), distinct=True)
     )
@@ -49,10 +52,12 @@ def _list(request: HttpRequest, **more: Any) -> dict[str, Any]:
     for rule in rows:
         spec = rules.shown_spec(rule)
         shown.append({
-            "rule": rule, "spec": spec, "sent": past.really_sent(rule.pk, since, timezone.now()),
+            "rule": rule, "spec": spec, "sent": sent.get(rule.pk, 0),
             "to": list(dict.fromkeys(step.receiver for step in spec.send)),
         })  # fmt: skip
-    return {"rows": shown, "operator": may_operate(request.user), **more}
+    others = Rule.objects.exclude(retired_at=None).count()
+    return {"rows": shown, "operator": may_operate(request.user), "retired": retired,
+            "retired_count": others, **more}  # fmt: skip
 
 
 @require_POST
@@ -164,51 +169,6 @@ def rule_discard(request: HttpRequest, pk: int) -> HttpResponseBase:
         return redirect("rule", pk=pk)
     messages.success(request, f"{rule.name} was never live and is gone.")
     return redirect("rules")
-
-
-@require_http_methods(["GET", "POST"])
-@login_required
-def rule_history(request: HttpRequest, pk: int) -> HttpResponseBase:
-    """Versions with what changed between them; an operator takes an old one up as a draft."""
-    rule = _rule(pk)
-    if request.method == "POST":
-        return _revert(request, rule)
-    versions = list(rule.versions.select_related("created_by").order_by("-number")[:50])
-    pairs = zip(versions, [*versions[1:], None], strict=True)
-    changes = [
-        (version, rules.difference(RuleSpec.read(older.spec) if older else None,
-                                   RuleSpec.read(version.spec)))
-        for version, older in pairs
-    ]  # fmt: skip
-    draft = None
-    if rule.draft is not None:
-        draft = rules.difference(rules.live_spec(rule), RuleSpec.read(rule.draft))
-    context = {"rule": rule, "changes": changes, "draft": draft,
-               "operator": may_operate(request.user)}  # fmt: skip
-    return render(request, "alerts/rule_history.html", context)
-
-
-@operator_required
-def _revert(request: HttpRequest, rule: Rule) -> HttpResponseBase:
-    number = request.POST.get("number", "")
-    if not number.isdecimal():
-        return HttpResponse("number is that of a version.", status=400)
-    version = get_object_or_404(RuleVersion, rule=rule, number=int(number[:9]))
-    rules.draft_of_version(rule, version, request.user)
-    messages.success(request, f"The draft says what {version} said. Look at it, then make it live.")
-    return redirect("rule", pk=rule.pk)
-
-
-@require_POST
-@operator_required
-def rule_rename(request: HttpRequest, pk: int) -> HttpResponseBase:
-    """Give a rule another name."""
-    rule = _rule(pk)
-    try:
-        rules.rename(rule, request.POST.get("name", ""), request.user)
-    except RuleError as error:
-        messages.error(request, str(error))
-    return redirect("rule", pk=pk)
 
 
 # ---- Contexts ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from typing import Any
+from typing import Any, Literal
 
 from django.core import signing
 from django.db import transaction
@@ -16,15 +16,17 @@ from django.db.models import Max
 from django.utils import timezone
 from pydantic import ValidationError
 
-from alerts import audit
-from alerts.audit import Actor
-from alerts.models import AuditEntry, Hours, Receiver, Rule, RuleVersion, Silence
+from alerts.models import Hours, Receiver, Rule, RuleVersion, Silence, Team
 from alerts.problems import Problem, WrongError, problems_of, shown
 from alerts.quieting import NAMED_ONLY
 from alerts.spec import RuleSpec
 from alerts.yaml_text import written
+from streams import audit
+from streams.audit import Action, Actor
+from streams.models import AuditEntry
 
 LONGEST_NAME = 100
+DRAFT = ("draft", "draft_by", "draft_at", "draft_reverts")
 _SALT = "alerts.rules.seen"
 SEEN_FOR_S = 86_400
 
@@ -72,6 +74,29 @@ def names_missing(
     return found
 
 
+def naming(what: Literal["receiver", "hours", "silence"], name: str) -> list[str]:
+    """Rules that name it, live or in a draft; a rule that is retired counts no more."""
+    found = []
+    for rule in Rule.objects.filter(retired_at=None).select_related("live").order_by("name"):
+        specs = [s for s in (rule.live.spec if rule.live else None, rule.draft) if s]
+        for spec in specs:
+            steps = spec.get("send", ())
+            named = spec.get("silences", ()) if what == "silence" else [s.get(what) for s in steps]
+            if name in named:
+                found.append(rule.name)
+                break
+    return found
+
+
+def keeps_its_name(what: Literal["receiver", "hours", "silence"], name: str, other: str) -> str:
+    """Why it can't be called otherwise: rules name it; empty where it can, or is not to be."""
+    found = naming(what, name) if name != other else []
+    if not found:
+        return ""
+    some = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+    return f"It has to stay {name!r}: {some} name{'s' * (len(found) == 1)} it so."
+
+
 def checked_name(name: str, taken_by: int | None = None) -> str:
     """A rule's name without spaces around it; raises RuleError where it can't be one."""
     name = name.strip()
@@ -80,20 +105,22 @@ def checked_name(name: str, taken_by: int | None = None) -> str:
     if name == NAMED_ONLY:
         raise RuleError("A rule's name is more than a dash.")
     others = Rule.objects.filter(name=name)
-    if (others if taken_by is None else others.exclude(pk=taken_by)).exists():
-        raise RuleError(f"There is a rule {name!r} already.")
+    other = (others if taken_by is None else others.exclude(pk=taken_by)).first()
+    if other is not None:
+        kind = "rule" if other.retired_at is None else "retired rule"
+        raise RuleError(f"There is a {kind} {name!r} already.")
     return name
 
 
 # ---- Drafts and versions -------------------------------------------------------------------------
-def make(name: str, spec: RuleSpec, user: Actor, *, via: str = "page") -> Rule:
+def make(name: str, spec: RuleSpec, user: Actor) -> Rule:
     """A new rule: a draft, not enabled."""
     with transaction.atomic():
         rule = Rule.objects.create(
-            name=checked_name(name), draft=spec.stored(), draft_by_id=_key(user),
+            name=checked_name(name), draft=spec.stored(), draft_by_id=audit.key_of(user),
             draft_at=timezone.now(),
         )  # fmt: skip
-        audit.record(user, AuditEntry.Action.CREATED, rule, None, _facts(rule), via=via)
+        audit.record(user, Action.CREATED, rule, None, facts(rule))
     return rule
 
 
@@ -117,10 +144,12 @@ def next_number(rule: Rule) -> int:
 def save_draft(rule: Rule, spec: RuleSpec, user: Actor) -> None:
     """Keep what is edited; a draft that says what is live is none."""
     live = live_spec(rule)
+    if rule.draft is None or RuleSpec.read(rule.draft) != spec:
+        rule.draft_reverts = None
     rule.draft = None if live is not None and live == spec else spec.stored()
-    rule.draft_by_id = _key(user)
+    rule.draft_by_id = audit.key_of(user)
     rule.draft_at = timezone.now()
-    rule.save(update_fields=["draft", "draft_by", "draft_at"])
+    rule.save(update_fields=DRAFT)
 
 
 def discard(rule: Rule, user: Actor) -> bool:
@@ -128,17 +157,17 @@ def discard(rule: Rule, user: Actor) -> bool:
     with transaction.atomic():
         rule = Rule.objects.select_for_update(of=("self",)).get(pk=rule.pk)
         if rule.live_id is None:
-            audit.record(user, AuditEntry.Action.DELETED, rule, _facts(rule), None)
+            audit.record(user, Action.DELETED, rule, facts(rule), None)
             rule.delete()
             return False
-        rule.draft = rule.draft_by = rule.draft_at = None
-        rule.save(update_fields=["draft", "draft_by", "draft_at"])
+        rule.draft = rule.draft_by = rule.draft_at = rule.draft_reverts = None
+        rule.save(update_fields=DRAFT)
     return True
 
 
 def seen_token(rule: Rule, spec: RuleSpec, user: Actor) -> str:
     """What a preview hands out: this user saw what this very spec of this rule would have sent."""
-    return signing.dumps([rule.pk, fingerprint(spec), _key(user)], salt=_SALT)
+    return signing.dumps([rule.pk, fingerprint(spec), audit.key_of(user)], salt=_SALT)
 
 
 def was_seen(token: str, rule: Rule, spec: RuleSpec, user: Actor) -> bool:
@@ -147,7 +176,7 @@ def was_seen(token: str, rule: Rule, spec: RuleSpec, user: Actor) -> bool:
         found = signing.loads(token, salt=_SALT, max_age=SEEN_FOR_S)
     except signing.BadSignature:
         return False
-    return bool(found == [rule.pk, fingerprint(spec), _key(user)])
+    return bool(found == [rule.pk, fingerprint(spec), audit.key_of(user)])
 
 
 def fingerprint(spec: RuleSpec) -> str:
@@ -157,7 +186,7 @@ def fingerprint(spec: RuleSpec) -> str:
 
 
 def make_live(
-    rule: Rule, spec: RuleSpec, user: Actor, *, via: str = "page", enable: bool | None = True
+    rule: Rule, spec: RuleSpec, user: Actor, *, enable: bool | None = True
 ) -> RuleVersion:
     """A new version that counts from now on.
 
@@ -168,32 +197,35 @@ def make_live(
     if missing:
         raise RuleError(" ".join(f"{p.path}: {p.found} is not {p.allowed}." for p in missing))
     with transaction.atomic():
-        row = Rule.objects.select_for_update(of=("self",)).select_related("live").get(pk=rule.pk)
-        before = _facts(row)
+        row = _held(rule)
+        before, takes_back = facts(row), row.draft_reverts
         version = RuleVersion.objects.create(
-            rule=row, number=next_number(row), spec=spec.stored(), created_by_id=_key(user)
+            rule=row, number=next_number(row), spec=spec.stored(), created_by_id=audit.key_of(user)
         )
         row.live = version
-        row.draft = row.draft_by = row.draft_at = None
+        row.draft = row.draft_by = row.draft_at = row.draft_reverts = row.retired_at = None
         if enable is not None:
             row.enabled = enable
-        row.save(update_fields=["live", "draft", "draft_by", "draft_at", "enabled"])
-        audit.record(user, AuditEntry.Action.CHANGED, row, before, _facts(row), via=via)
+        row.save(update_fields=["live", "enabled", "retired_at", *DRAFT])
+        with audit.taking_back(takes_back):
+            audit.record(user, Action.CHANGED, row, before, facts(row))
     return version
 
 
-def set_enabled(rule: Rule, enabled: bool, user: Actor, *, via: str = "page") -> None:
+def set_enabled(rule: Rule, enabled: bool, user: Actor) -> None:
     """Let a rule count or not; raises RuleError where nothing of it is live."""
     with transaction.atomic():
-        row = Rule.objects.select_for_update(of=("self",)).select_related("live").get(pk=rule.pk)
+        row = _held(rule)
         if enabled and row.live_id is None:
             raise RuleError("Nothing of this rule is live yet: make its draft live.")
-        if row.enabled == enabled:
+        if row.enabled == enabled and (row.retired_at is None or not enabled):
             return
-        before = _facts(row)
+        before = facts(row)
         row.enabled = enabled
-        row.save(update_fields=["enabled"])
-        audit.record(user, AuditEntry.Action.CHANGED, row, before, _facts(row), via=via)
+        if enabled:
+            row.retired_at = None
+        row.save(update_fields=["enabled", "retired_at"])
+        audit.record(user, Action.CHANGED, row, before, facts(row))
 
 
 def keep_solved(rule: Rule, score: float | None) -> None:
@@ -202,19 +234,53 @@ def keep_solved(rule: Rule, score: float | None) -> None:
     Rule.objects.filter(pk=rule.pk).update(solved_score=score, solved_at=at)
 
 
-def rename(rule: Rule, name: str, user: Actor) -> None:
-    """Another name; raises RuleError where it can't be one."""
+def retire(rule: Rule, user: Actor) -> None:
+    """Out of use for good: it tells nobody and leaves the lists; versions and incidents stay.
+
+    Its open incidents end as they would. Raises RuleError where it never was live.
+    """
     with transaction.atomic():
-        row = Rule.objects.select_for_update(of=("self",)).select_related("live").get(pk=rule.pk)
-        before = _facts(row)
-        row.name = checked_name(name, row.pk)
-        row.save(update_fields=["name"])
-        audit.record(user, AuditEntry.Action.CHANGED, row, before, _facts(row))
+        row = _held(rule)
+        if row.live_id is None:
+            raise RuleError("It never was live: discard it instead.")
+        if row.retired_at is not None:
+            return
+        before = facts(row)
+        row.retired_at, row.enabled = timezone.now(), False
+        row.draft = row.draft_by = row.draft_at = row.draft_reverts = None
+        row.save(update_fields=["retired_at", "enabled", *DRAFT])
+        audit.record(user, Action.CHANGED, row, before, facts(row))
 
 
-def draft_of_version(rule: Rule, version: RuleVersion, user: Actor) -> None:
-    """Take an old version up as a draft: it goes through the preview like any other."""
-    save_draft(rule, RuleSpec.read(version.spec), user)
+def bring_back(rule: Rule, user: Actor) -> None:
+    """A retired rule is in the lists again; off, until it is switched on from its preview."""
+    with transaction.atomic():
+        row = _held(rule)
+        before = facts(row)
+        row.retired_at = None
+        row.save(update_fields=["retired_at"])
+        audit.record(user, Action.CHANGED, row, before, facts(row))
+
+
+def describe(rule: Rule, name: str, team: Team | None, user: Actor) -> None:
+    """Another name and team; raises RuleError where the name can't be one."""
+    with transaction.atomic():
+        row = _held(rule)
+        before = facts(row)
+        row.name, row.team = checked_name(name, row.pk), team
+        row.save(update_fields=["name", "team"])
+        audit.record(user, Action.CHANGED, row, before, facts(row))
+
+
+def draft_of(
+    rule: Rule, spec: RuleSpec, user: Actor, takes_back: AuditEntry | None = None
+) -> None:  # fmt: skip
+    """Take an earlier text up as a draft: it goes through the preview like any other."""
+    with transaction.atomic():
+        save_draft(rule, spec, user)
+        if rule.draft is not None and takes_back is not None:
+            rule.draft_reverts = takes_back
+            rule.save(update_fields=["draft_reverts"])
 
 
 def difference(before: RuleSpec | None, after: RuleSpec) -> list[tuple[str, str]]:
@@ -228,13 +294,17 @@ def lines_between(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[s
     return [(line[0], line[2:]) for line in found if line[0] in " -+"]
 
 
-def _facts(rule: Rule) -> dict[str, Any]:
+def facts(rule: Rule) -> dict[str, Any]:
+    """What a rule says, for the audit; a draft counts only where nothing is live."""
     live = rule.live
     return {
         "name": rule.name, "enabled": rule.enabled, "team": rule.team.name if rule.team else None,
-        "version": live.number if live else None, "spec": live.spec if live else None,
+        "retired": rule.retired_at is not None, "version": live.number if live else None,
+        "spec": live.spec if live else None,
     }  # fmt: skip
 
 
-def _key(user: Actor) -> int | None:
-    return user.pk if user is not None and user.is_authenticated else None
+def _held(rule: Rule) -> Rule:
+    """The rule as it is now, locked until the transaction ends."""
+    rows = Rule.objects.select_for_update(of=("self",))
+    return rows.select_related("live", "team", "draft_reverts").get(pk=rule.pk)

@@ -17,6 +17,7 @@ from alerts.problems import problems_of
 from alerts.quieting import NAMED_ONLY
 from alerts.recurrence import BadRecurrenceError, Recurrence
 from alerts.rule_form import listed, series_of, tags_of
+from alerts.rules import keeps_its_name
 from alerts.spec import Matcher
 
 FIELDS = ("name", "streams", "series", "types", "tags", "min_severity", "max_severity", "rules",
@@ -89,6 +90,8 @@ def of_post(post: QueryDict, before: Silence | None) -> SilenceForm:
         others = Silence.objects.filter(name=row.name)
         if (others if before is None else others.exclude(pk=before.pk)).exists():
             form.errors["name"] = "There is a silence of that name already; rules name them by it."
+        if before is not None and (why := keeps_its_name("silence", before.name, row.name)):
+            form.errors.setdefault("name", why)
     _match(form, row)
     _times(form, row)
     form.row = None if form.errors else row

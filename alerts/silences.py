@@ -12,13 +12,13 @@ from django.db import transaction
 from django.utils import timezone
 from pydantic import ValidationError
 
-from alerts import audit
-from alerts.audit import Actor
 from alerts.hours import Timetable
-from alerts.models import AuditEntry, Hours, Silence
+from alerts.models import Hours, Silence
 from alerts.quieting import Quiet
 from alerts.recurrence import Recurrence, Window
 from alerts.spec import Matcher
+from streams import audit
+from streams.audit import Action, Actor
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +76,14 @@ def standing(row: Silence, now: datetime, most: int = 4) -> Standing:
     return Standing(state, window, coming)
 
 
-def save(row: Silence, user: Actor, before: dict[str, Any] | None, *, via: str = "page") -> None:
+def save(row: Silence, user: Actor, before: dict[str, Any] | None) -> None:
     """Store a new or changed silence with its entry in the audit."""
     with transaction.atomic():
         if before is None:
-            row.created_by_id = user.pk if user is not None and user.is_authenticated else None
+            row.created_by_id = audit.key_of(user)
         row.save()
-        action = AuditEntry.Action.CREATED if before is None else AuditEntry.Action.CHANGED
-        audit.record(user, action, row, before, facts(row), via=via)
+        action = Action.CREATED if before is None else Action.CHANGED
+        audit.record(user, action, row, before, facts(row))
 
 
 def end_now(row: Silence, user: Actor, now: datetime | None = None) -> None:
@@ -100,7 +100,7 @@ def end_now(row: Silence, user: Actor, now: datetime | None = None) -> None:
         else:
             row.ends_at = min(row.ends_at, now)
         row.save(update_fields=["enabled", "ends_at"])
-        audit.record(user, AuditEntry.Action.CHANGED, row, before, facts(row))
+        audit.record(user, Action.CHANGED, row, before, facts(row))
 
 
 def facts(row: Silence) -> dict[str, Any]:

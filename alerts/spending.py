@@ -54,6 +54,17 @@ def spent(start: datetime, end: datetime) -> dict[int, int]:
         return {rule: int(count) for rule, count in cursor.fetchall()}
 
 
+def by_team(now: datetime) -> dict[int, int]:
+    """Words of trouble of the last 24 hours by team, of the rules that are theirs."""
+    words = spent(now - timedelta(days=1), now)
+    owners = dict(Rule.objects.exclude(team=None).values_list("pk", "team_id"))
+    found: dict[int, int] = {}
+    for rule, count in words.items():
+        if (team := owners.get(rule)) is not None:
+            found[team] = found.get(team, 0) + count
+    return found
+
+
 def watch(now: datetime | None = None) -> list[Overspent]:
     """Solve each budget anew, and tell the receivers of those that were overspent.
 
@@ -62,11 +73,8 @@ def watch(now: datetime | None = None) -> list[Overspent]:
     now = now or timezone.now()
     words = spent(now - timedelta(days=1), now)
     found: list[Overspent] = []
-    by_team: dict[int, int] = {}
     for rule in Rule.objects.exclude(live=None).select_related("live").order_by("pk"):
         count = words.get(rule.pk, 0)
-        if rule.team_id is not None:
-            by_team[rule.team_id] = by_team.get(rule.team_id, 0) + count
         spec = live_spec(rule)
         if spec is None or spec.when.budget_per_day is None or not rule.enabled:
             continue
@@ -79,8 +87,9 @@ def watch(now: datetime | None = None) -> list[Overspent]:
             found.append(
                 Overspent("rule", rule.name, count, spec.when.budget_per_day, told, rule.live)
             )
+    teams = by_team(now)
     for team in Team.objects.exclude(budget_per_day=None).order_by("pk"):
-        count = by_team.get(team.pk, 0)
+        count = teams.get(team.pk, 0)
         if team.budget_per_day is not None and count > team.budget_per_day:
             told = tuple(Receiver.objects.filter(team=team, enabled=True).order_by("pk"))
             found.append(Overspent("team", team.name, count, team.budget_per_day, told))

@@ -109,9 +109,10 @@ def _general(row: Notification) -> Message:
     links_of: tuple[tuple[str, str], ...] = ()
     if row.reason == Reason.TEST:
         by = f" {given['by']} sent it." if given.get("by") else ""
+        of = f" The rule {given['rule']} would tell this receiver." if given.get("rule") else ""
         subject, body = (
             "Test: Vigil reaches this receiver",
-            f"This is a test, nothing is wrong.{by}",
+            f"This is a test, nothing is wrong.{of}{by}",
         )
     elif row.reason == Reason.DIGEST:
         parts = [p for p in given.get("parts") or [] if isinstance(p, dict)]

@@ -15,6 +15,8 @@ from anomalies.models import Anomaly
 from detection.models import ThresholdPolicy
 from detection.thresholds import LEVELS, Policy
 from detection.versions import policy_table
+from streams import audit
+from streams.audit import Action, Actor
 from streams.models import Series
 
 WEEK = timedelta(days=7)
@@ -123,7 +125,7 @@ def propose(series: Series) -> Proposal | None:
     return Proposal(series, policy, now, then, tuple(higher), len(real), len(wrong), days)
 
 
-def apply(series: Series, threshold: float) -> ThresholdPolicy:
+def apply(series: Series, threshold: float, actor: Actor = None) -> ThresholdPolicy:
     """Make this threshold the series' own policy; the rest is as in the one of now.
 
     Raises:
@@ -147,6 +149,7 @@ def apply(series: Series, threshold: float) -> ThresholdPolicy:
                     enabled=True)
             .order_by("-priority", "-pk").first()
         )  # fmt: skip
+        before = audit.facts(own, ThresholdPolicy.FOLLOWS) if own is not None else None
         if own is None:
             own = ThresholdPolicy(
                 name=_name(series), stream=series.stream, source_pattern=source,
@@ -156,6 +159,8 @@ def apply(series: Series, threshold: float) -> ThresholdPolicy:
             setattr(own, name, value)
         own.threshold, own.priority = threshold, _first(own, series)
         own.save()
+        action = Action.CREATED if before is None else Action.CHANGED
+        audit.record(actor, action, own, before, audit.facts(own, ThresholdPolicy.FOLLOWS))
     return own
 
 

@@ -277,7 +277,8 @@ def series_threshold(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Give a series the threshold that its labels speak for."""
     series = get_object_or_404(Series.objects.select_related("stream"), pk=pk)
     try:
-        made = proposals.apply(series, float(request.POST.get("threshold", "")))
+        given = float(request.POST.get("threshold", ""))
+        made = proposals.apply(series, given, request.user)
     except ValueError:
         return HttpResponse("The threshold is one of those shown, like 0.9.", status=400)
     messages.success(

@@ -1,4 +1,5 @@
-"""Middleware of Vigil's own: a strict content security policy, and static files under ASGI."""
+"""Middleware of Vigil's own: a strict content security policy, static files under ASGI, and by
+which door a change came."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
+
+from streams import audit
 
 # No inline script or style and nothing from elsewhere. 'self' covers the page's own WebSocket.
 POLICY = "; ".join(
@@ -41,6 +44,29 @@ def content_security_policy(get_response: Respond) -> Callable[..., object]:
         return asynchronous
 
     return lambda request: with_policy(get_response(request))
+
+
+@sync_and_async_middleware
+def audited(get_response: Respond) -> Callable[..., object]:
+    """What a request changes came by a page, by the admin or by the API."""
+
+    def door(request: HttpRequest) -> str:
+        return {"admin": "admin", "api": "api"}.get(request.path.split("/")[1], "page")
+
+    if iscoroutinefunction(get_response):
+        respond: Callable[[HttpRequest], Awaitable[HttpResponseBase]] = get_response
+
+        async def asynchronous(request: HttpRequest) -> HttpResponseBase:
+            with audit.through(door(request)):
+                return await respond(request)
+
+        return asynchronous
+
+    def synchronous(request: HttpRequest) -> HttpResponseBase:
+        with audit.through(door(request)):
+            return get_response(request)
+
+    return synchronous
 
 
 class static_files(WhiteNoiseMiddleware):  # noqa: N801  (named in MIDDLEWARE like a function)

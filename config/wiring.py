@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.db import transaction
+
 from anomalies.announce import Announcer
 from anomalies.emit import Emitter
 from anomalies.live import LivePublisher
@@ -20,6 +22,8 @@ from detection.model_store import load
 from detection.registry import compile_models
 from detection.scoring import LoadedModel, ScoringEngine
 from detection.versions import VersionKeeper, compile_version
+from streams import audit
+from streams.audit import Action
 from streams.codec import Codec
 from streams.consumer import GroupConsumer
 from streams.errors import StreamsError, UnusableError
@@ -30,6 +34,7 @@ from streams.series import SeriesIndex
 from streams.status import StatusReporter
 
 # What a person can mend: told as a sentence, without a traceback.
+CREATED = ("created_at",)
 KNOWN_ERRORS = (StreamsError, DetectionError)
 
 
@@ -84,11 +89,15 @@ def ensure_stream(config: VigilConfig, given: StreamConfig) -> Stream:
             f" topic {topic} a name that no other one has had."
         )
     row = of_topic or named or Stream()
+    before = audit.facts(row, CREATED) if row.pk else None
     row.name, row.topic = given.name, topic
     row.time_zone = given.time_zone
     row.naive_time_zone = given.naive_time_zone or ""
     row.mapping = mapping_of(given)
-    row.save()
+    with transaction.atomic():
+        row.save()
+        action = Action.CREATED if before is None else Action.CHANGED
+        audit.record("config.yaml", action, row, before, audit.facts(row, CREATED))
     return row
 
 

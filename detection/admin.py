@@ -10,7 +10,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from detection.models import ModelTransition, ModelVersion, ThresholdPolicy, TrainingRun
-from streams.readonly_admin import OperatorsLookAdmin, ReadOnlyAdmin
+from streams.audited_admin import AuditedAdmin
+from streams.readonly_admin import ReadOnlyAdmin
 
 
 class ThresholdPolicyForm(forms.ModelForm[ThresholdPolicy]):
@@ -47,10 +48,11 @@ class ThresholdPolicyForm(forms.ModelForm[ThresholdPolicy]):
 
 
 @admin.register(ThresholdPolicy)
-class ThresholdPolicyAdmin(OperatorsLookAdmin):
+class ThresholdPolicyAdmin(AuditedAdmin):
     """When a score becomes an anomaly. Consumers take a saved policy up within five seconds."""
 
     form = ThresholdPolicyForm
+    unaudited = ThresholdPolicy.FOLLOWS
     list_display = ("name", "enabled", "reach", "threshold", "max_onsets_per_day", "direction",
                     "priority", "version", "updated_at")  # fmt: skip
     list_filter = ("enabled", "direction", "stream")

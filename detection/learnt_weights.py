@@ -15,6 +15,8 @@ from django.db import transaction
 from detection.errors import TransitionRefused
 from detection.models import LearntWeights
 from detection.weights import Learnt
+from streams import audit
+from streams.audit import Action
 from streams.models import Stream
 
 ALARM = 0.8  # the score of an oddness of 1
@@ -52,9 +54,11 @@ def use(identity: int, actor: str) -> LearntWeights:
     with transaction.atomic():
         row = _held(identity)
         if row.state != State.IN_USE:
+            before = _counting(row.stream)
             for other in LearntWeights.objects.filter(stream=row.stream, state=State.IN_USE):
                 _move(other, State.RETIRED, actor, now)
             _move(row, State.IN_USE, actor, now)
+            audit.record(actor, Action.ACTED, row, before, _counting(row.stream))
     return row
 
 
@@ -69,8 +73,16 @@ def leave(identity: int, actor: str) -> LearntWeights:
         row = _held(identity)
         if row.state != State.IN_USE:
             raise TransitionRefused(f"weights {row.pk} are not in use: nothing to leave")
+        before = _counting(row.stream)
         _move(row, State.RETIRED, actor, dt.datetime.now(dt.UTC))
+        audit.record(actor, Action.ACTED, row, before, _counting(row.stream))
     return row
+
+
+def _counting(stream: Stream) -> dict[str, Any]:
+    """Which weights count for a stream; None where the configuration's do."""
+    row = in_use(stream)
+    return {"stream": stream.name, "weights_in_use": row.pk if row is not None else None}
 
 
 def _held(identity: int) -> LearntWeights:

@@ -8,6 +8,8 @@ back. Whatever is to score is loaded first, in the same transaction: a broken on
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -23,6 +25,8 @@ from detection.errors import (
 )
 from detection.models import ModelTransition, ModelVersion, TrainingRun
 from detection.training import Trained, restore
+from streams import audit
+from streams.audit import Action
 from streams.models import Stream
 
 SYSTEM = "vigil"  # the actor where no person asked
@@ -108,9 +112,10 @@ def challenge(
         if row.state != State.CHALLENGER:
             _check_loads(row)
             line = line_of(row.stream, row.metric, row.algorithm)
-            for other in line.filter(state=State.CHALLENGER):
-                _move(other, State.CANDIDATE, now, actor, f"v{row.version} challenges instead")
-            _move(row, State.CHALLENGER, now, actor, reason)
+            with _audited(row, actor, reason):
+                for other in line.filter(state=State.CHALLENGER):
+                    _move(other, State.CANDIDATE, now, actor, f"v{row.version} challenges instead")
+                _move(row, State.CHALLENGER, now, actor, reason)
     return row
 
 
@@ -125,7 +130,8 @@ def retire(
     with transaction.atomic():
         row = _held(identity)
         if row.state != State.RETIRED:
-            _move(row, State.RETIRED, now or _now(), actor, reason)
+            with _audited(row, actor, reason):
+                _move(row, State.RETIRED, now or _now(), actor, reason)
     return row
 
 
@@ -171,7 +177,8 @@ def roll_back(
                 ) from error
             _crown(back, now, actor, reason or "rolled back")
         elif left is not None:
-            _move(left, State.RETIRED, now, actor, reason or "rolled back to none")
+            with _audited(left, actor, reason or "rolled back to none"):
+                _move(left, State.RETIRED, now, actor, reason or "rolled back to none")
     return RolledBack(left, back)
 
 
@@ -272,6 +279,16 @@ def goes_live(stream: Stream, metric: str, algorithm: str) -> str:
     return "" if is_sound(present) else f"v{present.version} can't be loaded"
 
 
+def standing(row: ModelVersion) -> dict[str, object]:
+    """The version's state, and who scores and who challenges in its line."""
+    line = line_of(row.stream, row.metric, row.algorithm)
+    found: dict[str, object] = {"state": str(row.state)}
+    for state in (State.CHAMPION, State.CHALLENGER):
+        held = line.filter(state=state).first()
+        found[state.value] = f"v{held.version}" if held is not None else None
+    return found
+
+
 def describe(row: ModelVersion) -> str:
     """`isolation_forest v3 of raw-data (every metric)`."""
     return f"{row.algorithm} v{row.version} of {row.stream.name} ({row.metric or 'every metric'})"
@@ -302,12 +319,13 @@ def _check_loads(row: ModelVersion) -> None:
 
 def _crown(row: ModelVersion, now: dt.datetime, actor: str, reason: str) -> None:
     """Champion's and predecessor's change; in this order `previous_champion` reads them."""
-    before = champion(row.stream, row.metric, row.algorithm)
-    if before is not None:
-        _set(before, State.RETIRED, now)
-    _move(row, State.CHAMPION, now, actor, reason)
-    if before is not None:
-        _record(before, State.CHAMPION, actor, f"v{row.version} took its place")
+    with _audited(row, actor, reason):
+        before = champion(row.stream, row.metric, row.algorithm)
+        if before is not None:
+            _set(before, State.RETIRED, now)
+        _move(row, State.CHAMPION, now, actor, reason)
+        if before is not None:
+            _record(before, State.CHAMPION, actor, f"v{row.version} took its place")
 
 
 def _watch(row: ModelVersion, now: dt.datetime) -> None:
@@ -338,6 +356,15 @@ def _record(row: ModelVersion, was: str, actor: str, reason: str) -> None:
     ModelTransition.objects.create(
         model=row, from_state=was, to_state=row.state, actor=actor, reason=reason
     )
+
+
+@contextmanager
+def _audited(row: ModelVersion, actor: str, reason: str) -> Iterator[None]:
+    """One entry for what happens meanwhile to a version and to its line."""
+    before = standing(row)
+    yield
+    after = standing(row) | ({"reason": reason} if reason else {})
+    audit.record(actor, Action.ACTED, row, before, after)
 
 
 def _now() -> dt.datetime:

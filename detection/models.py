@@ -19,6 +19,9 @@ class ThresholdPolicy(models.Model):
     then the newer one. Saving makes a new version; consumers take it up within seconds.
     """
 
+    FOLLOWS = ("version", "updated_at")
+    """Fields that nobody sets."""
+
     class Direction(models.TextChoices):
         BOTH = "both"
         UP = "up"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 
 from streams.models import (
+    AuditEntry,
     ConsumerStatus,
     DeadLetter,
     PartitionOffset,
@@ -58,3 +59,13 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 class ConsumerStatusAdmin(ReadOnlyAdmin):
     list_display = ("instance", "state", "beat_at", "events_per_s", "lag", "latency_p95_ms",
                     "series", "rss_mb")  # fmt: skip
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    """Who changed what: the page Audit says it in words, and takes changes back."""
+
+    list_display = ("at", "actor_name", "via", "action", "kind", "object_name")
+    list_filter = ("kind", "action", "via")
+    search_fields = ("object_name", "actor_name")
+    date_hierarchy = "at"

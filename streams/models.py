@@ -1,6 +1,7 @@
 """What a stream is and where the consumer stands in it: series, rollups, offsets, dead letters.
 
-Offsets here are the truth: Kafka's own committed offsets only follow them.
+Offsets here are the truth: Kafka's own committed offsets only follow them. All apps' changes by
+people stand here as well (``streams.audit``), since every app may import this one.
 """
 
 from __future__ import annotations
@@ -335,3 +336,42 @@ class PipelineStat(models.Model):
             models.UniqueConstraint(fields=["instance", "minute"], name="streams_stat_identity")
         ]
         indexes = [models.Index(fields=["-minute"], name="streams_stat_minute")]
+
+
+class AuditEntry(models.Model):
+    """Who changed what, with before and after. Only added to: PostgreSQL refuses to change or
+    delete a row, so the user's key stays when the user goes."""
+
+    class Action(models.TextChoices):
+        CREATED = "created"
+        CHANGED = "changed"
+        DELETED = "deleted"
+        ACTED = "acted"  # promoted, rolled back, sent a test …
+
+    at = models.DateTimeField(auto_now_add=True)
+    actor = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.DO_NOTHING, db_constraint=False,
+        related_name="+",
+    )  # fmt: skip
+    actor_name = models.CharField(max_length=150)
+    via = models.CharField(max_length=20, help_text="page, admin, api, command or system.")
+    action = models.CharField(max_length=8, choices=Action)
+    kind = models.CharField(max_length=60, help_text="What sort of thing: app.Model.")
+    object_id = models.CharField(max_length=60)
+    object_name = models.CharField(max_length=300)
+    before = models.JSONField(null=True)
+    after = models.JSONField(null=True)
+    reverts = models.ForeignKey(
+        "self", null=True, on_delete=models.DO_NOTHING, related_name="reverted_by"
+    )
+
+    class Meta:
+        verbose_name_plural = "audit entries"
+        indexes = [
+            models.Index(fields=["kind", "object_id", "-id"], name="streams_audit_object"),
+            models.Index(fields=["actor_name", "-id"], name="streams_audit_actor"),
+            models.Index(fields=["-at"], name="streams_audit_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.kind.rpartition('.')[2]} {self.object_name}"

@@ -359,11 +359,11 @@ def test_a_fault_of_our_own_does_not_end_the_worker(bench: Bench) -> None:
 
 def test_a_test_is_tried_once_even_while_the_breaker_is_open(bench: Bench) -> None:
     to = bench.receiver(closed_until=START + timedelta(hours=1), enabled=False)
-    row = delivery.test_message(to, "anna", bench.clock())
+    row = delivery.send_test(to, "anna", bench.clock())
     bench.server.answers = [plain(500)]
     bench.worker().drain()
     assert fresh(row).state == "dead"
-    row = delivery.test_message(to, "anna", bench.clock())
+    row = delivery.send_test(to, "anna", bench.clock())
     bench.worker().drain()
     assert fresh(row).state == "sent"
     assert "anna" in bench.server.got[1].json["text"]

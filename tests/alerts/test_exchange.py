@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from alerts.models import AuditEntry, Hours, Receiver, Rule, Silence, Team
+from alerts.models import Hours, Receiver, Rule, Silence, Team
+from streams.models import AuditEntry
 from tests.alerts import week
 
 pytestmark = pytest.mark.django_db

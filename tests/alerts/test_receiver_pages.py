@@ -9,8 +9,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from alerts import vault
-from alerts.models import AuditEntry, Notification, Receiver
+from alerts.models import Notification, Receiver
 from alerts.receivers import KINDS
+from streams.models import AuditEntry
 from tests import builders
 from tests.alerts import rows
 

@@ -11,9 +11,10 @@ from django.test import Client
 from django.utils import timezone
 
 from alerts import rehearsal
-from alerts.models import AuditEntry, Rule, Silence
+from alerts.models import Rule, Silence
 from alerts.rules import make_live
 from alerts.spec import RuleSpec
+from streams.models import AuditEntry
 from tests import builders
 from tests.alerts import week
 
@@ -229,7 +230,7 @@ def test_viewers_look_and_change_nothing(olga: Client) -> None:
     assert viewer.get("/alerts/silences/").status_code == 200
     for path in (f"/alerts/rules/{rule.pk}/draft", f"/alerts/rules/{rule.pk}/live",
                  f"/alerts/rules/{rule.pk}/discard", "/alerts/rules/new",
-                 "/alerts/silences/create", f"/alerts/rules/{rule.pk}/rename"):  # fmt: skip
+                 "/alerts/silences/create", f"/alerts/rules/{rule.pk}/describe"):  # fmt: skip
         assert viewer.post(path, {"name": "x", "do": "off"}).status_code == 403
     assert viewer.post(f"/alerts/rules/{rule.pk}/history", {"number": "1"}).status_code == 403
 

@@ -6,14 +6,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from alerts import exchange, yaml_text
 from alerts.problems import WrongError
 from alerts.rules import RuleError
+from streams import audit
+from streams.audited_command import AuditedCommand
 
 
-class Command(BaseCommand):
+class Command(AuditedCommand):
     """For rules that live in a repository; a second apply changes nothing."""
 
     help = "Write rules, silences, hours and teams as YAML, or make what a file says so."
@@ -36,7 +38,7 @@ class Command(BaseCommand):
             if given["action"] == "diff":
                 changes = exchange.difference(document)
             else:
-                changes = exchange.apply(document)
+                changes = exchange.apply(document, audit.person_here())
         except WrongError as error:
             raise CommandError(f"Nothing was changed.\n{error}") from None
         except RuleError as error:

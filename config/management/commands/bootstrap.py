@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import OperationalError
 
 from alerts import first_rule
@@ -17,9 +17,12 @@ from config.addresses import without_password
 from config.loading import ConfigError, secret_value
 from config.topics import TopicsError, ensure_topics
 from detection.models import ThresholdPolicy
+from streams import audit
+from streams.audit import Action
+from streams.audited_command import AuditedCommand
 
 
-class Command(BaseCommand):
+class Command(AuditedCommand):
     help = "Migrate the database, make the topics and the first admin; harmless when repeated."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -58,9 +61,12 @@ class Command(BaseCommand):
     @staticmethod
     def _tell_all() -> None:
         """The demo has a fault a minute, and its visitors wait for one: no budget of one a day."""
-        ThresholdPolicy.objects.get_or_create(
+        policy, made = ThresholdPolicy.objects.get_or_create(
             name="demo: tell every fault", defaults={"max_onsets_per_day": 0.0, "priority": -100}
         )
+        if made:
+            after = audit.facts(policy, ThresholdPolicy.FOLLOWS)
+            audit.record(audit.person_here(), Action.CREATED, policy, None, after)
 
     def _first_admin(self) -> str:
         """Makes `admin` where there is no administrator yet, and says how to log in."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from detection import model_store, promotion
 from detection.errors import ArtefactError, TransitionRefused
 from detection.management.commands.rollback import actor
 from detection.models import ModelVersion
+from streams.audited_command import AuditedCommand
 from streams.connectors.options import count
 
 
-class Command(BaseCommand):
+class Command(AuditedCommand):
     """An older version works as well: that is how a model is rolled back."""
 
     help = "Make a stored model the champion of its stream."

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from detection import model_store
 from detection.errors import ArtefactError, TransitionRefused
 from detection.models import ModelVersion
+from streams import audit
+from streams.audited_command import AuditedCommand
 
 
-class Command(BaseCommand):
+class Command(AuditedCommand):
     """The way back after a promotion that was a mistake."""
 
     help = "Make the previous champion the champion again; where there was none, none."
@@ -47,12 +48,7 @@ class Command(BaseCommand):
             )
 
 
-def actor() -> str:
-    """Who sits at this machine, for the record."""
-    try:
-        return f"{getpass.getuser()} (command)"
-    except (KeyError, OSError):
-        return "command"
+actor = audit.person_here
 
 
 def _line(given: dict[str, Any]) -> ModelVersion:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from detection import model_store, promotion, training_queue
 from detection.errors import TransitionRefused
@@ -25,12 +25,13 @@ from detection.training_orders import (
 )
 from detection.training_queue import TrainingBusyError
 from detection.training_run import MIN_ROWS, Order, Outcome, Promote, run
+from streams.audited_command import AuditedCommand
 from streams.connectors.options import count, duration_us
 from streams.models import Stream
 from streams.vectors import is_vector
 
 
-class Command(BaseCommand):
+class Command(AuditedCommand):
     """Trains now, whatever the schedule says."""
 
     help = "Train a model from the history of a topic and store it; the first one scores at once."

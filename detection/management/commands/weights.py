@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from detection import learnt_weights
 from detection.errors import TransitionRefused
 from detection.management.commands.rollback import actor
 from detection.models import LearntWeights
+from streams.audited_command import AuditedCommand
 from streams.connectors.options import count
 
 
-class Command(BaseCommand):
+class Command(AuditedCommand):
     """Without options: all that was learnt."""
 
     help = "Learnt weights of the ensembles: list them, use one, or leave it again."
