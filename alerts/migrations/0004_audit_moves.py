@@ -12,7 +12,7 @@ SELECT setval(pg_get_serial_sequence('streams_auditentry', 'id'),
 
 
 class Migration(migrations.Migration):
-    dependencies = [("alerts", "0003_delivery"), ("streams", "0008_audit")]
+    dependencies = [("alerts", "0003_delivery"), ("streams", "0010_audit")]
 
     operations = [
         migrations.RunSQL(MOVED, migrations.RunSQL.noop),

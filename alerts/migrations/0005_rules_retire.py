@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("alerts", "0004_audit_moves"),
-        ("streams", "0008_audit"),
+        ("streams", "0010_audit"),
     ]
 
     operations = [

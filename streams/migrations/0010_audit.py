@@ -17,7 +17,7 @@ DROP FUNCTION streams_audit_stays();
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("streams", "0007_hours"),
+        ("streams", "0009_processes"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
