@@ -10,3 +10,10 @@ class AlertsConfig(AppConfig):
 
     name = "alerts"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Lists of anomalies can be narrowed to an incident: this app knows its members."""
+        from alerts import found
+        from anomalies import filters
+
+        filters.incidents_by(found.members_of)

@@ -11,12 +11,13 @@ from uuid import UUID
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
-from alerts.models import Incident, IncidentAnomaly, Notification
+from alerts.models import Attempt, Incident, IncidentAnomaly, Notification
 
 MOST_COUNTED = 1_000
 ACTIVE = Q(state__in=(Incident.State.OPEN, Incident.State.ACKNOWLEDGED))
 SENT = (Notification.State.SENT, Notification.State.DIGESTED)
 BEATS = 12
+TOLD = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,30 @@ def worst_active(most: int = 5) -> list[Incident]:
 
 def of_anomaly(pk: UUID) -> list[Incident]:
     """The incidents that an anomaly is part of, the newest first."""
-    return list(Incident.objects.filter(members__anomaly_id=pk).order_by("-pk")[:20])
+    rows = Incident.objects.filter(members__anomaly_id=pk).select_related("rule_version__rule")
+    return list(rows.order_by("-pk")[:20])
+
+
+def members_of(incident: str) -> QuerySet[IncidentAnomaly, UUID]:
+    """The anomalies of an incident by its number, `INC-17` too; of `any`, those of all."""
+    members = IncidentAnomaly.objects.order_by()
+    number = incident.upper().removeprefix("INC-")
+    if incident != "any":
+        known = number.isascii() and number.isdigit() and len(number) < 18
+        members = members.filter(incident=int(number)) if known else members.none()
+    return members.values_list("anomaly_id", flat=True)
+
+
+def told_of(pk: UUID) -> list[Notification]:
+    """What was sent, or is to be, of the incidents that an anomaly is part of: the newest ``TOLD``
+    first and one more where there is, each with the outcome of its last try."""
+    last = Attempt.objects.filter(notification=OuterRef("pk")).order_by("-number")
+    rows = Notification.objects.filter(incident__members__anomaly=pk)
+    rows = rows.select_related("receiver", "incident", "rule_version__rule").annotate(
+        last_status=Subquery(last.values("status")[:1]),
+        last_ms=Subquery(last.values("latency_ms")[:1]),
+    )
+    return list(rows.order_by("-created_at", "pk")[: TOLD + 1])
 
 
 def read_cursor(text: str) -> tuple[datetime, int] | None:

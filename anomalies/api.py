@@ -23,10 +23,12 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 
-from anomalies import access, feedback, health, queries, surroundings
+from anomalies import access, feedback, health, listing, queries, surroundings
+from anomalies.filters import Filters
 from anomalies.models import Anomaly
 from anomalies.parameters import (
     BadRequestError,
+    incident_of,
     moment,
     one_of,
     score_of,
@@ -177,23 +179,30 @@ def anomalies_view(request: HttpRequest, source: str | None = None) -> HttpRespo
     limit = whole("limit", query.get("limit", str(DEFAULT_LIMIT)), 1, MAX_LIMIT)
     if source is not None:
         source = text_of("source", source)
-    filters = queries.Filters(
+    filters = Filters(
         source=source if source is not None else text_of("source", query.get("source", "")),
         metric=text_of("metric", query.get("metric", "")),
+        series=text_of("series", query.get("series", "")),
         stream=text_of("stream", query.get("stream", "")),
         anomaly_type=text_of("type", query.get("type", "")),
         severity=severity_of(query.get("severity", "")),
         label=one_of("label", query.get("label", ""), ["", "none", "not_false_alarm",
                                                         *filter(None, Anomaly.Label.values)]),
         state=one_of("state", query.get("state", ""), ["", *Anomaly.State.values]),
+        origin=one_of("origin", query.get("origin", ""), ["", *Anomaly.Origin.values]),
         score=score_of(query.get("min_score", "")),
+        incident=incident_of(query.get("incident", "")),
         start=moment("since", query.get("since", "")),
         end=moment("until", query.get("until", "")),
     )  # fmt: skip
+    orders = [name for name in listing.SORTS if name]
+    sort = listing.SORTS[one_of("sort", query.get("sort", ""), ["", *orders])]
     before = query.get("cursor", "")
-    if before and queries.read_cursor(before) is None:
-        raise BadRequestError("cursor", "No cursor of this API.", "`next` of the last answer")
-    page = queries.page_of(filters, before=before, size=limit, whole=True)
+    if before and listing.read_cursor(before, sort) is None:
+        raise BadRequestError(
+            "cursor", "No cursor of this API, or of another order.", "`next` of the last answer"
+        )
+    page = listing.page_of(filters, sort=sort, before=before, size=limit, whole=True)
     return JsonResponse(
         {"count": len(page.rows), "anomalies": [result_of(a) for a in page.rows],
          "next": page.older}

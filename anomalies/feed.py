@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from anomalies.filters import Filters
 from anomalies.models import Anomaly
-from anomalies.queries import Filters
 from anomalies.results import result_of
 
 OVERLAP = timedelta(seconds=30)

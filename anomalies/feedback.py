@@ -83,14 +83,27 @@ def set_label(
         anomaly.labelled_by_id = user.pk if label and user is not None else None
         anomaly.labelled_at = (now or timezone.now()) if label else None
         anomaly.save(update_fields=["label", "labelled_by", "labelled_at", "updated_at"])
-        asked = QuarantineRelease.objects.filter(anomaly_id=pk)
-        if label != Anomaly.Label.EXPECTED:
-            asked.delete()
-        elif anomaly.series_id is None or anomaly.anomaly_type == AnomalyType.MULTIVARIATE:
-            pass  # only the online detector of a series keeps a quarantine
-        elif not asked.exists():
-            _release(anomaly, anomaly.series_id, user.get_username() if user else "api")
+        ask_to_release([anomaly], label, user)
     return anomaly
+
+
+def ask_to_release(
+    anomalies: Sequence[Anomaly], label: str, user: AbstractBaseUser | None = None
+) -> None:
+    """Inside the transaction that labels them all alike: ask for their release from quarantine,
+    or withdraw what was asked."""
+    asked = QuarantineRelease.objects.filter(anomaly_id__in=[a.pk for a in anomalies])
+    if label != Anomaly.Label.EXPECTED:
+        asked.delete()
+        return
+    known = set(asked.values_list("anomaly_id", flat=True))
+    # One order for all, so that two who label at once never wait for each other in a ring.
+    for anomaly in sorted(anomalies, key=lambda a: (a.series_id or 0, a.pk)):
+        # Only the online detector of a series keeps a quarantine.
+        if anomaly.series_id is None or anomaly.anomaly_type == AnomalyType.MULTIVARIATE:
+            continue
+        if anomaly.pk not in known:
+            _release(anomaly, anomaly.series_id, user.get_username() if user else "api")
 
 
 def _release(anomaly: Anomaly, series: int, by: str) -> None:

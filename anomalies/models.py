@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.db import models
+from django.db.models.functions import Coalesce
 
 from detection.models import ScoringVersion
 from streams.models import Series, Stream, TopicIncarnation
@@ -120,7 +121,24 @@ class Anomaly(models.Model):
             models.Index(
                 fields=["-labelled_at"], condition=~models.Q(label=""), name="anomalies_labelled"
             ),
-        ]
+            # What lists are narrowed to or ordered by, each from its newest on.
+            models.Index(fields=["metric", "-onset_at"], name="anomalies_by_metric"),
+            models.Index(fields=["anomaly_type", "-onset_at"], name="anomalies_by_type"),
+            models.Index(
+                fields=["label", "-onset_at"], condition=~models.Q(label=""),
+                name="anomalies_by_label",
+            ),
+            models.Index(
+                fields=["-onset_at"], condition=models.Q(state="open"), name="anomalies_open"
+            ),
+            models.Index(
+                fields=["-onset_at"], condition=models.Q(origin="manual"), name="anomalies_manual"
+            ),
+            models.Index(
+                Coalesce("peak_score", "score", models.Value(0.0)).desc(),
+                models.F("onset_at").desc(), models.F("id").desc(), name="anomalies_by_worst",
+            ),
+        ]  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.metric} on {self.source} at {self.onset_at:%Y-%m-%d %H:%M:%S}"
@@ -198,3 +216,77 @@ class Outbox(models.Model):
                 name="anomalies_outbox_unevaluated",
             ),
         ]
+
+
+class Note(models.Model):
+    """What somebody wrote beside an anomaly, as plain text."""
+
+    LONGEST = 4_000
+
+    anomaly = models.ForeignKey(Anomaly, on_delete=models.CASCADE, related_name="notes")
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    text = models.TextField(max_length=LONGEST)
+    written_at = models.DateTimeField(auto_now_add=True)
+    changed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["anomaly", "id"], name="anomalies_note_order")]
+
+    def __str__(self) -> str:
+        return self.text[:60]
+
+
+class SavedView(models.Model):
+    """A list of anomalies by name: the filters, range and order of its address."""
+
+    LONGEST = 2_000
+
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="saved_views"
+    )
+    name = models.CharField(max_length=60)
+    query = models.CharField(max_length=LONGEST, blank=True)
+    shared = models.BooleanField(default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["owner", "name"], name="anomalies_savedview_identity")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class DefaultView(models.Model):
+    """The view that the list opens with for a user."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    view = models.ForeignKey(SavedView, on_delete=models.CASCADE)
+
+
+class BulkLabel(models.Model):
+    """One label given to many at once, and what they had before: it can be taken back whole."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    label = models.CharField(max_length=12, choices=Anomaly.Label, blank=True)
+    at = models.DateTimeField()
+    undone_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["at"], name="anomalies_bulklabel_at")]
+
+    def __str__(self) -> str:
+        return f"{self.get_label_display()} at {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class BulkLabelled(models.Model):
+    """An anomaly of a bulk label, with its label before."""
+
+    bulk = models.ForeignKey(BulkLabel, on_delete=models.CASCADE, related_name="labelled")
+    anomaly = models.ForeignKey(Anomaly, on_delete=models.CASCADE, related_name="+")
+    label = models.CharField(max_length=12, blank=True)
+    labelled_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    labelled_at = models.DateTimeField(null=True)

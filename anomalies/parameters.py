@@ -72,5 +72,13 @@ def moment(field: str, text: str) -> datetime | None:
     return found
 
 
+def incident_of(text: str) -> str:
+    """An incident's number, with or without INC-, or `any` or `none`."""
+    found = text.upper().removeprefix("INC-")
+    if text in ("", "any", "none") or (found.isascii() and found.isdigit() and len(found) < 18):
+        return text
+    raise BadRequestError("incident", f"{shown(text)} is no incident.", "its number, any or none")
+
+
 def shown(text: str) -> str:
     return repr(unquote(text)[:60])

@@ -1,15 +1,13 @@
-"""The read side of anomalies: filters, keyset pages, lanes, and the pipeline's figures."""
+"""The read side of anomalies: lanes, pages of series, and the pipeline's figures."""
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from django.db import connection
-from django.db.models import Count, Max, Min, Q, QuerySet, Sum
+from django.db.models import Count, Max, Min, Q, Sum
 from django.db.models.functions import Coalesce
 
 from anomalies import quiet
@@ -22,120 +20,6 @@ CONSUMER_ALIVE_S = 15
 LANES = 12
 LANE_CELLS = 48
 LANE_COLUMNS = {"source": "a.source", "metric": "a.metric", "stream": "coalesce(t.name, 'manual')"}
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What a list of anomalies is narrowed to; every field unset shows all."""
-
-    source: str = ""
-    metric: str = ""
-    stream: str = ""
-    severity: int | None = None
-    anomaly_type: str = ""
-    label: str = ""
-    state: str = ""
-    score: float | None = None
-    start: datetime | None = None
-    end: datetime | None = None
-
-    def apply(self, anomalies: QuerySet[Anomaly]) -> QuerySet[Anomaly]:
-        for name in ("source", "metric", "state", "anomaly_type"):
-            if value := getattr(self, name):
-                anomalies = anomalies.filter(**{name: value})
-        if self.stream:
-            anomalies = anomalies.filter(stream__name=self.stream)
-        if self.severity:
-            anomalies = anomalies.filter(severity__gte=self.severity)
-        if self.score is not None:
-            anomalies = anomalies.filter(Q(peak_score__gte=self.score) | Q(score__gte=self.score))
-        if self.start:
-            anomalies = anomalies.filter(onset_at__gte=self.start)
-        if self.end:
-            anomalies = anomalies.filter(onset_at__lt=self.end)
-        return anomalies.filter(label_condition(self.label))
-
-
-def label_condition(label: str) -> Q:
-    """`none`, `not_false_alarm` and `any` beside the labels themselves."""
-    if label == "none":
-        return Q(label="")
-    if label == "not_false_alarm":
-        return ~Q(label=Anomaly.Label.FALSE_ALARM)
-    if label in Anomaly.Label.values and label:
-        return Q(label=label)
-    return Q()
-
-
-# ---- Pages of anomalies -------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page, newest first; the cursors lead to the pages beside it."""
-
-    rows: list[Anomaly]
-    older: str | None
-    newer: str | None
-
-
-def cursor_of(anomaly: Anomaly) -> str:
-    text = f"{anomaly.onset_at.isoformat()}|{anomaly.pk}"
-    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def read_cursor(text: str) -> tuple[datetime, UUID] | None:
-    """The place a cursor names, or None where it is not one of ours."""
-    try:
-        at, _, pk = urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition("|")
-        moment = datetime.fromisoformat(at)
-        return (moment, UUID(pk)) if moment.tzinfo else None
-    except (ValueError, UnicodeDecodeError):
-        return None
-
-
-def page_of(
-    filters: Filters, *, before: str = "", after: str = "", size: int = 50, whole: bool = False
-) -> Page:
-    """The `size` anomalies before or after a cursor; keyset, so page 1,000 costs what page 1 does.
-
-    `whole` rows carry detectors and models, as results need them; a list's rows don't.
-    """
-    found = filters.apply(Anomaly.objects.select_related("stream")).defer("context", "features")
-    if not whole:
-        found = found.defer("context", "features", "detectors", "models_used")
-    older, newer = read_cursor(before), read_cursor(after)
-    if newer:
-        rows = list(found.filter(_newer_than(*newer)).order_by("onset_at", "id")[: size + 1])
-        more = len(rows) > size
-        rows = rows[:size][::-1]
-        return Page(rows, cursor_of(rows[-1]) if rows else None, _cursor(rows, 0, more))
-    if older:
-        found = found.filter(_older_than(*older))
-    rows = list(found.order_by("-onset_at", "-id")[: size + 1])
-    more = len(rows) > size
-    rows = rows[:size]
-    return Page(rows, _cursor(rows, -1, more), _cursor(rows, 0, older is not None))
-
-
-def neighbours(anomaly: Anomaly, filters: Filters) -> tuple[UUID | None, UUID | None]:
-    """The next newer and the next older anomaly in the filtered list."""
-    found = filters.apply(Anomaly.objects.all())
-    place = anomaly.onset_at, anomaly.pk
-    newer = found.filter(_newer_than(*place)).order_by("onset_at", "id")
-    older = found.filter(_older_than(*place)).order_by("-onset_at", "-id")
-    return newer.values_list("pk", flat=True).first(), older.values_list("pk", flat=True).first()
-
-
-def _newer_than(at: datetime, pk: UUID) -> Q:
-    return Q(onset_at__gt=at) | Q(onset_at=at, id__gt=pk)
-
-
-def _older_than(at: datetime, pk: UUID) -> Q:
-    # The first condition repeats the second's range, so that the index is entered at the place.
-    return Q(onset_at__lte=at) & (Q(onset_at__lt=at) | Q(id__lt=pk))
-
-
-def _cursor(rows: list[Anomaly], i: int, wanted: bool) -> str | None:
-    return cursor_of(rows[i]) if rows and wanted else None
 
 
 # ---- Lanes: anomalies by source and time --------------------------------------------------------

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from anomalies import model_api, views
+from anomalies import (
+    anomaly_views,
+    bulk_views,
+    model_api,
+    note_views,
+    saved_views,
+    views,
+)
 from anomalies.api import (
     anomalies_view,
     drift_view,
@@ -20,11 +27,21 @@ urlpatterns = [
     path("theme", views.theme, name="theme"),
     path("seen", views.seen, name="seen"),
     path("components", views.components, name="components"),
-    path("anomalies/", views.anomaly_list, name="anomalies"),
-    path("anomalies/since", views.anomalies_since, name="anomalies-since"),
-    path("anomalies/<uuid:pk>/", views.anomaly_detail, name="anomaly"),
-    path("anomalies/<uuid:pk>/label", views.anomaly_label, name="anomaly-label"),
-    path("anomalies/<uuid:pk>/why", views.anomaly_why, name="anomaly-why"),
+    path("anomalies/", anomaly_views.anomaly_list, name="anomalies"),
+    path("anomalies/export.<slug:form>", anomaly_views.anomaly_export, name="anomalies-export"),
+    path("anomalies/since", anomaly_views.anomalies_since, name="anomalies-since"),
+    path("anomalies/label", bulk_views.bulk_label, name="bulk-label"),
+    path("anomalies/label/<int:pk>/undo", bulk_views.bulk_undo, name="bulk-undo"),
+    path("anomalies/views/save", saved_views.view_save, name="view-save"),
+    path("anomalies/views/<int:pk>/", saved_views.view_open, name="view-open"),
+    path("anomalies/views/<int:pk>/default", saved_views.view_default, name="view-default"),
+    path("anomalies/views/<int:pk>/delete", saved_views.view_delete, name="view-delete"),
+    path("anomalies/notes/<int:pk>/change", note_views.note_change, name="note-change"),
+    path("anomalies/notes/<int:pk>/delete", note_views.note_delete, name="note-delete"),
+    path("anomalies/<uuid:pk>/", anomaly_views.anomaly_detail, name="anomaly"),
+    path("anomalies/<uuid:pk>/label", anomaly_views.anomaly_label, name="anomaly-label"),
+    path("anomalies/<uuid:pk>/notes", note_views.note_add, name="note-add"),
+    path("anomalies/<uuid:pk>/why", anomaly_views.anomaly_why, name="anomaly-why"),
     path("feedback/", views.feedback_page, name="feedback"),
     path("series/", views.series_list, name="series-list"),
     path("series/<int:pk>/", views.series_detail, name="series"),

@@ -1,25 +1,25 @@
-"""Overview, anomalies, series, signing in. Views parse, query, render; htmx gets the part."""
+"""Overview, feedback, series, signing in. Views parse, query, render; htmx gets the part."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_POST
-from django_htmx.middleware import HtmxDetails
 
-from anomalies import detail, feed, feedback, health, proposals, queries, quiet, surroundings
+from anomalies import detail, feed, feedback, health, proposals, queries, quiet
+from anomalies.filters import Filters
 from anomalies.forms import FilterForm, SignInForm
+from anomalies.htmx import HtmxRequest
 from anomalies.models import Anomaly
 from streams import history
 from streams.models import DeadLetter, Series
@@ -29,12 +29,6 @@ from streams.roles import may_operate, operator_required
 REMEMBER_S = 14 * 86_400
 THEME_COOKIE = "vigil_theme"
 CHART_RANGES = {"1h": 3_600, "6h": 21_600, "24h": 86_400, "7d": 604_800}
-
-
-class HtmxRequest(HttpRequest):
-    """A request as django-htmx' middleware leaves it."""
-
-    htmx: HtmxDetails
 
 
 class SignIn(LoginView):
@@ -54,9 +48,9 @@ def theme(request: HttpRequest) -> HttpResponse:
     """Keep the chosen theme in a cookie, so that the server renders it without a flash."""
     chosen = request.POST.get("theme", "")
     back = request.POST.get("next", "/")
-    if not url_has_allowed_host_and_scheme(back, {request.get_host()}):
+    if not back.startswith("/") or not url_has_allowed_host_and_scheme(back, {request.get_host()}):
         back = "/"
-    response = redirect(back)
+    response = HttpResponseRedirect(back)
     if chosen not in ("light", "dark"):
         # As the system says.
         response.delete_cookie(THEME_COOKIE, samesite="Lax")
@@ -156,106 +150,12 @@ def _lanes(request: HttpRequest, form: FilterForm, span: Range) -> dict[str, Any
 
 
 def _feed(form: FilterForm) -> dict[str, Any]:
-    filters = queries.Filters(
+    filters = Filters(
         stream=form.stream, label=form.label, severity=int(form.severity) if form.severity else None
     )
     rows = feed.newest(filters)
     cursor = feed.cursor_at(rows, timezone.now())
     return {"feed": rows, "cursor": cursor, "known": feed.known(cursor, filters)}
-
-
-# ---- Anomalies ----------------------------------------------------------------------------------
-@login_required
-@require_GET
-def anomaly_list(request: HtmxRequest) -> HttpResponse:
-    form = FilterForm(request.GET)
-    page = queries.page_of(
-        form.filters(), before=request.GET.get("before", ""), after=request.GET.get("after", "")
-    )
-    context = {"form": form, "page": page, "cursor": feed.cursor_at(page.rows, timezone.now())}
-    partial = request.htmx and not request.htmx.boosted
-    name = "_partials/anomaly_table.html" if partial else "anomaly_list.html"
-    return render(request, f"anomalies/{name}", context)
-
-
-@login_required
-@require_GET
-def anomalies_since(request: HttpRequest) -> JsonResponse:
-    """What a page missed while it was cut off, by the cursor it stands at."""
-    missed = feed.since(request.GET.get("cursor", ""), FilterForm(request.GET).filters())
-    if missed is None:
-        return JsonResponse(
-            {"error": {"field": "cursor", "message": "No cursor of this site.",
-                       "allowed": "the cursor of the page or of the last answer"}}, status=400,
-        )  # fmt: skip
-    return JsonResponse(
-        {"anomalies": missed.anomalies, "cursor": missed.cursor, "truncated": missed.truncated}
-    )
-
-
-@login_required
-@require_GET
-def anomaly_detail(request: HtmxRequest, pk: UUID) -> HttpResponse:
-    anomaly = get_object_or_404(
-        Anomaly.objects.select_related(
-            "stream", "series", "labelled_by", "incarnation", "scoring_version"
-        ),
-        pk=pk,
-    )
-    window = _choice(request.GET.get("window", "1h"))
-    context = detail.chart(anomaly, window, CHART_RANGES[window]) | {
-        "anomaly": anomaly, "window": window, "windows": list(CHART_RANGES),
-    }  # fmt: skip
-    if request.htmx and request.htmx.target == "chart":
-        return render(request, "anomalies/_partials/anomaly_chart.html", context)
-    if request.GET.get("look") == "now":
-        surroundings.of(anomaly)
-    form = FilterForm(request.GET)
-    newer, older = queries.neighbours(anomaly, form.filters())
-    context |= detail.facts(anomaly) | detail.why(anomaly) | {
-        "votes": detail.votes(anomaly), "proposal": _proposal(anomaly),
-        "newer": newer, "older": older, "form": form, "labels": detail.LABELS,
-        "operator": may_operate(request.user),
-    }  # fmt: skip
-    return render(request, "anomalies/anomaly_detail.html", context)
-
-
-@require_POST
-@operator_required
-def anomaly_label(request: HtmxRequest, pk: UUID) -> HttpResponseBase:
-    """Store what a person says of an anomaly; the empty label takes it back."""
-    label = request.POST.get("label", "")
-    if label not in Anomaly.Label.values:
-        return HttpResponse("The label is real, false_alarm, expected or empty.", status=400)
-    user = request.user if request.user.is_authenticated else None
-    try:
-        anomaly = feedback.set_label(pk, label, user)
-    except Anomaly.DoesNotExist:
-        raise Http404 from None
-    if request.htmx:
-        context = {
-            "anomaly": anomaly, "labels": detail.LABELS, "proposal": _proposal(anomaly),
-            "operator": True,
-        }  # fmt: skip
-        return render(request, "anomalies/_partials/label.html", context)
-    return redirect("anomaly", pk=pk)
-
-
-@login_required
-@require_GET
-def anomaly_why(request: HtmxRequest, pk: UUID) -> HttpResponse:
-    """What stored rows say of an anomaly; the page asks for it where it is not stored yet."""
-    rows = Anomaly.objects.select_related("stream", "series", "scoring_version")
-    anomaly = get_object_or_404(rows, pk=pk)
-    anomaly.evidence = surroundings.of(anomaly)
-    # An open one asks again and again: what stands above it moves as well.
-    context: dict[str, Any] = {"anomaly": anomaly, "again": True}
-    context |= detail.facts(anomaly) | detail.why(anomaly)
-    return render(request, "anomalies/_partials/why.html", context)
-
-
-def _proposal(anomaly: Anomaly) -> proposals.Proposal | None:
-    return proposals.propose(anomaly.series) if anomaly.label and anomaly.series else None
 
 
 # ---- Feedback -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from django.contrib.auth import views as auth_views
 from django.urls import URLPattern, URLResolver, include, path
 
 from anomalies.views import SignIn
+from config import search_views
 
 admin.site.site_header = "Vigil"
 admin.site.site_title = "Vigil"
@@ -16,6 +17,7 @@ admin.site.site_title = "Vigil"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("login/", SignIn.as_view(), name="login"),
     path("logout/", auth_views.LogoutView.as_view(), name="logout"),
+    path("search/", search_views.search_page, name="search"),
     path("admin/", admin.site.urls),
     path("", include("django_prometheus.urls")),
 ]

@@ -42,6 +42,13 @@ def incidents_of(anomaly: Anomaly) -> list[Incident]:
     return found.of_anomaly(anomaly.pk)
 
 
+@register.inclusion_tag("alerts/_told.html")
+def told_of(anomaly: Anomaly) -> dict[str, Any]:
+    """The card of who was told of an anomaly's incidents, and how each try ended."""
+    rows = found.told_of(anomaly.pk)
+    return {"told": rows[: found.TOLD], "more": len(rows) > found.TOLD}
+
+
 @register.filter
 def open_for(incident: Incident) -> float:
     """Seconds since it was opened, or for which it was."""

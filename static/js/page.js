@@ -1,4 +1,4 @@
-// What every page does: relative times, keys, copying, lanes by keyboard, failed requests told.
+// What every page does: relative times, copying, lanes by keyboard, failed requests told.
 "use strict";
 
 const Vigil = (window.Vigil = {});
@@ -65,14 +65,6 @@ Vigil.times = () => {
 };
 setInterval(Vigil.times, 5000);
 
-// Single-letter keys rest in fields and with modifiers.
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, select, textarea, [contenteditable]")) return;
-  const wanted = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
-  if (wanted) { event.preventDefault(); wanted.click(); }
-});
-
 document.addEventListener("click", async (event) => {
   const copy = event.target.closest("[data-copy]");
   const link = event.target.closest("[data-copy-link]");
@@ -92,7 +84,9 @@ const offerCopying = () => {
 offerCopying();
 
 document.addEventListener("change", (event) => {
-  if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
+  // htmx hears what is inside its form only; a control elsewhere on the page names its form.
+  const { target } = event, apart = target.form && target.hasAttribute("form") && target.type !== "checkbox";
+  if (target.matches("[data-submit]") || apart) target.form.requestSubmit();
 });
 
 // ---- Lanes: one stop for Tab, arrows move, Enter opens, a note says what the cell holds.

@@ -12,7 +12,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from anomalies import queries
+from anomalies import listing, queries
+from anomalies.filters import Filters
 from anomalies.models import Anomaly
 from detection.models import ThresholdPolicy
 from streams.models import DeadLetter
@@ -96,12 +97,12 @@ def test_an_empty_system_says_how_to_begin(web: Client) -> None:
 def test_pages_go_back_and_forth(web: Client) -> None:
     start = datetime(2024, 1, 1, tzinfo=UTC)
     made = [builders.anomaly(at=start + timedelta(minutes=i)) for i in range(7)][::-1]
-    first = queries.page_of(queries.Filters(), size=3)
-    second = queries.page_of(queries.Filters(), before=first.older or "", size=3)
-    third = queries.page_of(queries.Filters(), before=second.older or "", size=3)
+    first = listing.page_of(Filters(), size=3)
+    second = listing.page_of(Filters(), before=first.older or "", size=3)
+    third = listing.page_of(Filters(), before=second.older or "", size=3)
     assert [first.rows, second.rows, third.rows] == [made[:3], made[3:6], made[6:]]
     assert (first.newer, third.older) == (None, None)
-    assert queries.page_of(queries.Filters(), after=second.newer or "", size=3).rows == made[:3]
+    assert listing.page_of(Filters(), after=second.newer or "", size=3).rows == made[:3]
 
 
 def test_lanes_hold_the_worst_of_each_bucket(web: Client) -> None:
