@@ -22,6 +22,7 @@ _http = get_asgi_application()
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 
+from config.signs import of_web
 from detection import drift_gauges
 
 # Here, not in the consumers: their metrics are their own, and must not need the database.
@@ -36,7 +37,7 @@ def _websocket_urls() -> list[Any]:
     return urls
 
 
-application = ProtocolTypeRouter(
+_routes = ProtocolTypeRouter(
     {
         "http": _http,
         # A browser sends cookies with a foreign page's WebSocket too: each socket checks the origin
@@ -44,3 +45,6 @@ application = ProtocolTypeRouter(
         "websocket": AuthMiddlewareStack(URLRouter(_websocket_urls())),
     }
 )
+
+# A server calls it for each connection; the first one starts this process's signs of life.
+application = of_web(_routes)

@@ -46,3 +46,5 @@ app.conf.update(
     enable_utc=True,
 )
 app.autodiscover_tasks()
+
+from config import signs  # noqa: F401  (workers and beat give signs of life)

@@ -73,6 +73,8 @@ def _database() -> dict[str, Any]:
 
 _loaded = _load()
 VIGIL: VigilConfig = _loaded.config
+# Where each key that was set came from.
+VIGIL_ORIGINS = dict(_loaded.origins)
 # Which servers the file or the environment names, by their short names.
 VIGIL_NAMED = frozenset(name for name, key in SHORT_NAMES.items() if _loaded.named(*key))
 REDIS_URL = VIGIL.redis.url.get_secret_value() if VIGIL.redis.url else "redis://127.0.0.1:6379/0"

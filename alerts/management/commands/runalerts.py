@@ -14,6 +14,8 @@ from django.core.management.base import BaseCommand, CommandParser
 from alerts import delivery, rounds
 from alerts.announce import Announcer
 from alerts.evaluator import Evaluator
+from streams.heartbeat import Heartbeat
+from streams.models import Process
 from streams.producer import TopicProducer
 from streams.runner import instance_name
 
@@ -41,7 +43,12 @@ class Command(BaseCommand):
         for loop in loops(evaluator):
             threading.Thread(target=loop, args=(stop,), name=loop.__qualname__, daemon=True).start()
         log.info("alerts.started instance=%s", evaluator.owner)
+        sign = Heartbeat(
+            Process.Kind.ALERTS,
+            lambda: "judges and delivers" if evaluator.holds else "delivers, stands by to judge",
+        ).start()
         evaluator.run(stop)
+        sign.stop()
         for thread in threading.enumerate():
             if thread.daemon:
                 thread.join(LEAVE_WITHIN_S)

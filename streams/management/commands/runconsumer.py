@@ -15,6 +15,8 @@ from django.db.backends.signals import connection_created
 from prometheus_client import start_http_server
 
 from config.wiring import KNOWN_ERRORS, RunOptions, build_runner, settle, warm_up
+from streams.heartbeat import Heartbeat
+from streams.models import Process
 from streams.runner import instance_name
 from streams.timestamps import TimestampError, parse_one
 
@@ -64,10 +66,14 @@ class Command(BaseCommand):
             signal.signal(number, lambda *_: runner.stop())
         warm_up(config)
         settle()
+        topics = ", ".join(sorted({config.topic_of(given) for given in config.streams}))
+        sign = Heartbeat(Process.Kind.CONSUMER, lambda: f"{instance} reads {topics}").start()
         try:
             totals = runner.run()
         except KNOWN_ERRORS as error:
             raise CommandError(str(error)) from None
+        finally:
+            sign.stop()
         self.stdout.write(
             f"{totals.events} events, {totals.onsets} anomalies, {totals.rejects} dead letters"
         )
