@@ -21,6 +21,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("", include("django_prometheus.urls")),
 ]
-for _urls in ("anomalies.urls", "alerts.urls", "streams.urls", "detection.urls"):
+for _urls in (
+    "anomalies.urls", "alerts.urls", "streams.urls", "detection.urls", "config.system.urls",
+):  # fmt: skip
     if find_spec(_urls) is not None:
         urlpatterns.append(path("", include(_urls)))

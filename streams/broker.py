@@ -38,6 +38,7 @@ class Ends:
     first: int
     end: int
     led: bool = True
+    newest_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +130,13 @@ def _topics(admin: AdminClient, names: tuple[str, ...]) -> dict[str, Topic]:
     places = [TopicPartition(name, number) for (name, number), led_now in led.items() if led_now]
     first = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
     end = _offsets(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    newest = _newest(admin, places)
     kept = _retentions(admin, [name for name, topic in found.items() if topic.exists])
     for name, topic in found.items():
         if topic.exists:
             ends = {
-                number: Ends(first.get((t, number), 0), end.get((t, number), 0), led_now)
+                number: Ends(first.get((t, number), 0), end.get((t, number), 0), led_now,
+                             newest.get((t, number)))
                 for (t, number), led_now in sorted(led.items()) if t == name
             }  # fmt: skip
             age, size = kept.get(name, (None, None))
@@ -153,6 +156,23 @@ def _offsets(
             found[place.topic, place.partition] = int(answer.result().offset)
         except KafkaException:
             continue
+    return found
+
+
+def _newest(admin: AdminClient, places: list[TopicPartition]) -> dict[Place, datetime]:
+    """The broker's time of each partition's newest message; brokers before 3.0 don't tell."""
+    if not places:
+        return {}
+    found: dict[Place, datetime] = {}
+    which = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
+    asked = admin.list_offsets(dict.fromkeys(places, which), request_timeout=TIMEOUT_S)
+    for place, answer in asked.items():
+        try:
+            ms = int(answer.result().timestamp)
+        except (KafkaException, TypeError):
+            continue
+        if ms > 0:
+            found[place.topic, place.partition] = datetime.fromtimestamp(ms / 1000, UTC)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -49,10 +49,10 @@ def without_password(address: str) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return HIDDEN
-    user = f"{parts.username}:{HIDDEN}@" if parts.password else ""
+    user = f"{parts.username or ''}:{HIDDEN}@" if parts.password else ""
     if not user and parts.username:
         user = f"{parts.username}@"
-    return urlunsplit((parts.scheme, f"{user}{host}{port}", parts.path, "", ""))
+    return f"{parts.scheme}://{user}{host}{port}{parts.path}"
 
 
 def _leaves(at: Key, node: Any, usual: Any) -> Iterator[tuple[Key, Any, Any]]:

@@ -1,4 +1,4 @@
-"""Performance in figures: rates, latency, CPU per event, queues, sizes of tables and what is kept."""
+"""Performance in figures: rates, latency, CPU per event, queues, tables and what is kept."""
 
 from __future__ import annotations
 
