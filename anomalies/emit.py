@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator
 
 import msgspec
+import numpy as np
 
 from detection.scoring import ScoredBatch
 from streams.clock import from_us
@@ -51,7 +52,8 @@ def results(scored: ScoredBatch, index: SeriesIndex, stream: str) -> Iterator[Re
         events.offset,
         scored.outcome.late,
     )
-    rows = zip(*(column.tolist() for column in columns), strict=True)
+    order = scored.arrival(np.arange(len(events)))
+    rows = zip(*(column[order].tolist() for column in columns), strict=True)
     for silent, code, value, time, odd, score, partition, offset, late in rows:
         if silent:
             continue

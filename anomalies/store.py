@@ -108,7 +108,7 @@ class AnomalySink:
         out = scored.outcome
         events = scored.events
         wanted = (out.change == episodes.ONSET) | (out.change == episodes.RISE)
-        for i in np.flatnonzero(wanted & ~scored.silent).tolist():
+        for i in scored.arrival(np.flatnonzero(wanted & ~scored.silent)).tolist():
             partition, code = int(events.partition[i]), int(events.series[i])
             life = owned[partition]
             anomaly = row_at_event(
@@ -143,7 +143,10 @@ class AnomalySink:
 
     def _closings(self, scored: ScoredBatch, owned: dict[int, Owned], pending: Pending) -> None:
         out = scored.outcome
-        for row, i in zip(out.closed, out.closed_at.tolist(), strict=True):
+        # the order of the log, whatever the batch
+        events = scored.events
+        order = np.lexsort((events.offset[out.closed_at], events.partition[out.closed_at]))
+        for row, i in zip(out.closed[order], out.closed_at[order].tolist(), strict=True):
             if scored.silent[i]:
                 continue
             state = np.zeros(episodes.WIDTH)

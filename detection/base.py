@@ -75,6 +75,18 @@ class SeriesOutput:
             tests=np.zeros((n, 3)),
         )
 
+    def part(self, start: int, end: int) -> SeriesOutput:
+        """Room for the events start…end-1, without copying."""
+        return SeriesOutput(
+            self.oddness[start:end],
+            self.reason[start:end],
+            self.onset[start:end],
+            self.features[start:end],
+            self.expected[start:end],
+            self.seen[start:end],
+            self.tests[start:end],
+        )
+
 
 @runtime_checkable
 class SeriesDetector(Protocol):

@@ -22,6 +22,7 @@ from detection.detectors.vector_kernel import SHARES_FROM
 from detection.ensemble import Ensemble, score_from_oddness
 from detection.episodes import Limits, Outcome
 from detection.features import FEATURE_NAMES
+from detection.ordering import by_slot
 from detection.quarantine import Releases
 from detection.series_rows import SeriesRows
 from detection.state import StateStore
@@ -32,6 +33,9 @@ from streams.series import SeriesIndex
 
 TRUSTED_AFTER = 150
 """Events of a series before its features are like those that models are trained on."""
+PIECE = 8_192
+"""Events that go through all online detectors at one go: what one says of them is still in a core's
+cache when the next one reads it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +117,9 @@ class VectorDetail:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredBatch:
-    """Events with what was found: all arrays in event order.
+    """Events with what was found: all arrays in the order of ``events``.
+
+    That is by series; ``arrival`` puts chosen ones into the order of the log.
 
     ``score`` float64 [n] in [0, 1), nan while warming up; ``votes`` float64 [n, d] oddness of each
     of ``version.names``, nan where it abstains; ``silent`` bool [n] marks events whose effects were
@@ -147,6 +153,12 @@ class ScoredBatch:
         inside: NDArray[np.bool_] = self.outcome.change != episodes.NONE
         return inside
 
+    def arrival(self, at: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Indices ``at`` in the order in which their partitions hold the events."""
+        events = self.events
+        found: NDArray[np.intp] = at[np.lexsort((events.offset[at], events.partition[at]))]
+        return found
+
 
 class ScoringEngine(SeriesRows):
     """Scores the events of one stream's series, and keeps their state."""
@@ -160,12 +172,15 @@ class ScoringEngine(SeriesRows):
     ) -> ScoredBatch:
         """Score events of owned partitions; those a series has seen already must not be in it.
 
-        Of vectors that still learn nothing is told: their events are left out of what comes back.
+        What comes back is in the order of series, and a series' events as they came: each one's
+        row of state is then fetched once a batch. Of vectors that still learn nothing is told:
+        their events are left out.
         """
         if batch.columns != NARROW:
             return self._process_vectors(batch, version, silent_below)
-        events = batch
-        slot = self._slot(events)
+        slot = self._slot(batch)
+        order = by_slot(slot, len(self.slot_code))
+        events, slot = batch.take(order), slot[order]
         time_us = events.event_time
         value = np.ascontiguousarray(events.values[:, 0])
         zone = self._zones.setdefault(version.time_zone, ZoneClock(version.time_zone))
@@ -176,19 +191,34 @@ class ScoringEngine(SeriesRows):
         detail = SeriesOutput.empty(len(events))
         names = version.names
         votes = np.full((len(events), len(names)), np.nan)
+        for start in range(0, len(events), PIECE):
+            end = start + PIECE
+            self._score_series(
+                inputs.part(start, end), version, detail.part(start, end), votes[start:end]
+            )
+        spent: dict[int, float] = {}
+        if version.models:
+            self._score_models(events, version, detail, votes, names, spent)
+        return self._judged(events, version, slot, votes, detail, silent_below, spent)
+
+    def _score_series(
+        self,
+        inputs: ScoringInput,
+        version: CompiledVersion,
+        detail: SeriesOutput,
+        votes: NDArray[np.float64],
+    ) -> None:
+        """What each detector that learns online says; fills `detail` and its column of `votes`."""
         usual = _Expected(self.store, inputs)
         for detector in version.running:
             rows = self.store.rows(detector.component.name)
             oddness = usual.score(detector, rows, detail)
             if version.own_tails and detector.name == OnlineDetector.name:
                 rows = self.store.rows(tails.NAME)
-                oddness = usual.unraised(oddness, tails.judged(rows, slot, value, oddness, detail))
-            if detector.name in names:
-                votes[:, names.index(detector.name)] = oddness
-        spent: dict[int, float] = {}
-        if version.models:
-            self._score_models(events, version, detail, votes, names, spent)
-        return self._judged(events, version, slot, votes, detail, silent_below, spent)
+                judged = tails.judged(rows, inputs.slot, inputs.value, oddness, detail)
+                oddness = usual.unraised(oddness, judged)
+            if detector.name in version.names:
+                votes[:, version.names.index(detector.name)] = oddness
 
     def _process_vectors(
         self, batch: EventBatch, version: CompiledVersion, silent_below: Mapping[int, int]

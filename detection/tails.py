@@ -38,6 +38,7 @@ OUTER = (
 HEAVY = 0.59  # 2^(−3/4): counts of one bin to those of the last, for a tail that falls as x^−3
 PULL = 3.0  # events that this counts for, where there are few
 UNSEEN = 2_000.0  # events without an extreme, as if seen: a few of a young series prove nothing
+SETTLED = 1e-12  # steps of a fit so small, and parts of a sum, change nothing
 BEND = 0.3  # usual deviation of the tail's bend, in logarithms of counts a bin
 SCATTER_GAIN, AGREE, LIFTED = 0.85, 2.0, 1.25
 LARGEST = 1e150
@@ -201,10 +202,15 @@ def _bent(row: FloatArray, side: int, number: float) -> float:
         level += max(-1.0, min(1.0, d0))
         slope += max(-1.0, min(1.0, d1))
         bend = min(0.0, bend + max(-1.0, min(1.0, d2)))
+        if max(abs(d0), abs(d1), abs(d2)) < SETTLED:
+            break
     slope = min(slope, -0.1)
     out = 0.0
     for j in range(3, 43):
-        out += math.exp(level + slope * j + bend * j * j)
+        more = math.exp(level + slope * j + bend * j * j)
+        out += more
+        if more < SETTLED * out:  # each is smaller than the one before
+            break
     return float(PER / row[SEEN] * out)
 
 

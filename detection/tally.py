@@ -141,7 +141,9 @@ class Tallier:
         differ = np.flatnonzero((sides == challengers.CHAMPION) | (sides == challengers.CHALLENGER))
         for number in np.unique(group[differ]).tolist():
             kept = tally.differing.setdefault(keys[number], [])
-            for k in differ[group[differ] == number][: SAMPLES - len(kept)].tolist():
+            mine = differ[group[differ] == number]
+            mine = mine[np.argsort(events.offset[at[mine]], kind="stable")]  # of one partition
+            for k in mine[: SAMPLES - len(kept)].tolist():
                 kept.append(self._sample(scored, shadow.model, int(at[k]), float(score[k]), lives))
 
     def _sample(

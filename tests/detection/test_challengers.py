@@ -106,12 +106,13 @@ def judged(counted: CompiledVersion, cuts: list[int], restart_at: int = -1) -> l
 
 
 def flags(parts: list[ScoredBatch]) -> list[tuple[int, int]]:
-    return [
+    """(offset, flag) in the order of the log, whatever the batches."""
+    return sorted(
         (int(p.events.offset[i]), int(f))
         for p in parts
         for s in p.shadows
         for i, f in zip(s.at, s.flags, strict=True)
-    ]
+    )
 
 
 def test_the_rule_is_that_of_episodes_on_either_side() -> None:

@@ -77,11 +77,24 @@ def test_a_model_of_the_metric_wins_over_the_one_for_all() -> None:
     scored = made.process(
         batch(made, 200, ("cpu", "mem")), with_models(version(made), cpu=0.25, every=0.5), {}
     )
-    forest = scored.votes[:, scored.version.names.index("isolation_forest")]
+    forest = scored.votes[
+        scored.arrival(np.arange(400)), scored.version.names.index("isolation_forest")
+    ]
     cpu, old = np.arange(400) % 2 == 0, np.arange(400) // 2 >= TRUSTED_AFTER
     assert np.isnan(forest[~old]).all()
     assert (forest[old & cpu] == 0.25).all()
     assert (forest[old & ~cpu] == 0.5).all()
+
+
+def test_results_stand_series_by_series_and_can_be_put_into_the_logs_order() -> None:
+    made = engine()
+    events = batch(made, 200, ("cpu", "mem", "disk"))
+    scored = made.process(events, version(made), {})
+    assert (np.diff(scored.slot) >= 0).all()
+    assert (np.diff(scored.events.offset)[np.diff(scored.slot) == 0] > 0).all()
+    back = scored.arrival(np.arange(len(events)))
+    assert np.array_equal(scored.events.offset[back], events.offset)
+    assert np.array_equal(scored.events.series[back], events.series)
 
 
 def test_warming_up_has_no_score() -> None:
