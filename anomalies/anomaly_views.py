@@ -9,7 +9,6 @@ from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
-from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
 from anomalies import (
@@ -47,7 +46,7 @@ def anomaly_list(request: HtmxRequest) -> HttpResponseBase:
         page = listing.page_of(filters, sort=form.sort)
     views = saved.views_of(request.user)
     context: dict[str, Any] = {
-        "form": form, "page": page, "cursor": feed.cursor_at(page.rows, timezone.now()),
+        "form": form, "page": page,
         "count": listing.count(filters), "most": listing.COUNTED, "sorts": listing.SORTS,
         "views": views, "view": _shown_view(request, views), "labels": detail.LABELS,
         "operator": may_operate(request.user), "done": _done(request),
@@ -88,15 +87,20 @@ def anomaly_export(request: HttpRequest, form: str) -> HttpResponseBase:
 @login_required
 @require_GET
 def anomalies_since(request: HttpRequest) -> JsonResponse:
-    """What a page missed while it was cut off, by the cursor it stands at."""
-    missed = feed.since(request.GET.get("cursor", ""), FilterForm(request.GET).filters())
+    """What a page missed while it was cut off, by the token of the place it stands at."""
+    missed = feed.since(request.GET.get("token", ""), FilterForm(request.GET).filters())
     if missed is None:
         return JsonResponse(
-            {"error": {"field": "cursor", "message": "No cursor of this site.",
-                       "allowed": "the cursor of the page or of the last answer"}}, status=400,
+            {"error": {"field": "token", "message": "No resume token of this site.",
+                       "allowed": "the token of the page or of the last answer"}}, status=400,
         )  # fmt: skip
     return JsonResponse(
-        {"anomalies": missed.anomalies, "cursor": missed.cursor, "truncated": missed.truncated}
+        {
+            "anomalies": missed.anomalies,
+            "token": missed.token,
+            "count": missed.count,
+            "truncated": missed.truncated,
+        }
     )
 
 

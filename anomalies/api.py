@@ -6,16 +6,15 @@ What can't be read is answered with 400 and `{"error": {"field", "message", "all
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from threading import Lock
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
@@ -25,6 +24,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from anomalies import access, feedback, health, listing, queries, surroundings
 from anomalies.filters import Filters
+from anomalies.kept import kept
 from anomalies.models import Anomaly
 from anomalies.parameters import (
     BadRequestError,
@@ -42,7 +42,6 @@ from detection import drift
 from streams.roles import REFUSAL, may_operate
 
 MAX_BODY = 4_000
-STATISTICS_KEEP_S = 3.0
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1_000
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 View = Callable[..., HttpResponseBase]
@@ -149,19 +148,15 @@ def health_view(request: HttpRequest) -> HttpResponseBase:
     return JsonResponse(health.as_json(parts), status=200 if health.is_ready(parts) else 503)
 
 
-class _Kept:
-    lock = Lock()
-    at = float("-inf")
-    body: dict[str, Any] | None = None
-
-
 @endpoint("GET", "HEAD")
 def statistics_view(request: HttpRequest) -> HttpResponseBase:
-    """The whole system's figures, at most three seconds old."""
-    with _Kept.lock:
-        if _Kept.body is None or time.monotonic() - _Kept.at > STATISTICS_KEEP_S:
-            _Kept.body, _Kept.at = queries.statistics(timezone.now()), time.monotonic()
-        return JsonResponse(_Kept.body)
+    """The whole system's figures, some seconds old at most (`dashboard.keep_s`)."""
+
+    def made() -> str:
+        return json.dumps(queries.statistics(timezone.now()), cls=DjangoJSONEncoder)
+
+    body = kept("statistics", settings.VIGIL.dashboard.keep_s, made)
+    return HttpResponse(body, content_type="application/json")
 
 
 @endpoint("GET", "HEAD")

@@ -77,26 +77,33 @@ class LivePublisher:
             self._lost += 1
             self.dropped += 1
 
-    def _take(self) -> str | None:
+    def _take(self) -> tuple[str, int] | None:
+        """The next message, and how many anomalies go missing with it if it can't be sent."""
         with self._lock:
             if self._pending is None:
                 return None
             message = self._pending | {"anomalies": list(self._anomalies)}
             if self._lost:
                 message["dropped"] = self._lost
+            missing = self._lost + len(self._anomalies)
             self._pending, self._lost = None, 0
             self._anomalies.clear()
-        return json.dumps(message, default=str, allow_nan=False)
+        return json.dumps(message, default=str, allow_nan=False), missing
 
     def _run(self) -> None:
         while not self._closed or self._pending is not None:
             self._wake.wait()
             self._wake.clear()
+            missing = 0
             try:
-                text = self._take()
-                if text is not None:
+                taken = self._take()
+                if taken is not None:
+                    text, missing = taken
                     self._client.publish(CHANNEL, text)
             except Exception as error:
+                # The next message that arrives tells pages to read what this one had.
+                with self._lock:
+                    self._lost += missing
                 self.failures += 1
                 if self.failures in (1, 10, 100) or self.failures % 1000 == 0:
                     log.warning("live.push_failed failures=%d error=%s", self.failures, error)

@@ -1,4 +1,4 @@
-"""The read side of anomalies: lanes, pages of series, and the pipeline's figures."""
+"""The read side: pages of series, and the pipeline's figures."""
 
 from __future__ import annotations
 
@@ -6,120 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import connection
 from django.db.models import Count, Max, Min, Q, Sum
 from django.db.models.functions import Coalesce
+from django.http import HttpRequest
 
 from anomalies import quiet
 from anomalies.models import Anomaly, Severity
 from detection.models import ModelVersion
 from streams.models import ConsumerStatus, DeadLetter, PartitionOffset, PipelineStat, Series
-from streams.ranges import Range
 
 CONSUMER_ALIVE_S = 15
-LANES = 12
-LANE_CELLS = 48
-LANE_COLUMNS = {"source": "a.source", "metric": "a.metric", "stream": "coalesce(t.name, 'manual')"}
-
-
-# ---- Lanes: anomalies by source and time --------------------------------------------------------
-@dataclass(slots=True)
-class Cell:
-    """One lane's bucket; severity 0 is none."""
-
-    start: datetime
-    end: datetime
-    severity: int = 0
-    score: float = 0.0
-    count: int = 0
-    lesser: bool = False
-
-
-@dataclass(slots=True)
-class Lane:
-    name: str
-    cells: list[Cell]
-    note: str = ""
-    count: int = 0
-    score: float = 0.0
-    severity: int = 0
-
-    def add(self, i: int, severity: int, score: float, count: int) -> None:
-        cell = self.cells[i]
-        cell.severity, cell.score = max(cell.severity, severity), max(cell.score, score)
-        cell.count += count
-        self.count += count
-        self.severity, self.score = max(self.severity, severity), max(self.score, score)
-
-    @property
-    def recent(self) -> tuple[int, float, int]:
-        """What lanes are ordered by: the worst of the last eighth first, then the worst of all."""
-        last = max((c.severity for c in self.cells[-LANE_CELLS // 8 :]), default=0)
-        return last * 2 + self.severity, self.score, self.count
-
-
-@dataclass(frozen=True, slots=True)
-class Lanes:
-    total: Lane
-    lanes: list[Lane]
-    known: int
-    bucket_s: float
-
-
-def lanes(span: Range, by: str, *, stream: str = "", severity: int | None = None,
-          label: str = "") -> Lanes:  # fmt: skip
-    """The greatest score per bucket for the twelve groups that matter most now."""
-    column = LANE_COLUMNS[by]
-    bucket = span.seconds / LANE_CELLS
-    where = ["a.onset_at >= %(start)s", "a.onset_at < %(end)s"]
-    values: dict[str, datetime | float | str] = {
-        "start": span.start, "end": span.end, "bucket": bucket,
-        "stream": stream, "severity": severity or 0, "label": label,
-    }  # fmt: skip
-    if stream:
-        where.append("t.name = %(stream)s")
-    if severity:
-        where.append("a.severity >= %(severity)s")
-    if label == "not_false_alarm":
-        where.append("a.label <> 'false_alarm'")
-    elif label == "none":
-        where.append("a.label = ''")
-    elif label:
-        where.append("a.label = %(label)s")
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""SELECT {column} AS name, min(t.name),
-                       least({LANE_CELLS - 1}, floor(extract(epoch FROM a.onset_at - %(start)s)
-                             / %(bucket)s))::int AS i,
-                       max(a.severity), max(coalesce(a.peak_score, a.score, 0)), count(*)
-                  FROM anomalies_anomaly a LEFT JOIN streams_stream t ON t.id = a.stream_id
-                 WHERE {" AND ".join(where)} GROUP BY 1, 3""",  # noqa: S608  (columns are ours)
-            values,
-        )
-        rows = cursor.fetchall()
-    total = Lane("", _cells(span, bucket))
-    found: dict[str, Lane] = {}
-    for name, stream_name, i, worst, score, count in rows:
-        if name not in found:
-            note = (stream_name or "") if by == "source" else ""
-            found[name] = Lane(name, _cells(span, bucket), note)
-        found[name].add(i, worst, score, count)
-        total.add(i, worst, score, count)
-    chosen = sorted(found.values(), key=lambda lane: lane.recent, reverse=True)[:LANES]
-    for lane in (total, *chosen):
-        _mark_lesser(lane.cells)
-    return Lanes(total, chosen, len(found), bucket)
-
-
-def _cells(span: Range, bucket: float) -> list[Cell]:
-    starts = [span.start + timedelta(seconds=bucket * i) for i in range(LANE_CELLS)]
-    return [Cell(start, start + timedelta(seconds=bucket)) for start in starts]
-
-
-def _mark_lesser(cells: list[Cell]) -> None:
-    """Of each pair the lesser: a phone shows only the worse one."""
-    for a, b in zip(cells[::2], cells[1::2], strict=True):
-        (a if a.score < b.score else b).lesser = True
 
 
 # ---- The pipeline's figures ---------------------------------------------------------------------
@@ -161,7 +57,16 @@ class ShellCounts:
 COUNT_LIMIT = 1_000
 
 
-def shell_counts(now: datetime) -> ShellCounts:
+def shell_counts(request: HttpRequest, now: datetime) -> ShellCounts:
+    """Read once a request: a page may show them besides."""
+    known: ShellCounts | None = getattr(request, "shell_counts", None)
+    if known is None:
+        known = _shell_counts(now)
+        vars(request)["shell_counts"] = known
+    return known
+
+
+def _shell_counts(now: datetime) -> ShellCounts:
     urgent = Anomaly.objects.filter(severity__gte=Severity.HIGH, label="")
     # Counted up to a bound: the sidebar says "999+", and a million rows are not its business.
     waiting = DeadLetter.objects.filter(state=DeadLetter.State.WAITING)

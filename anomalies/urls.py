@@ -9,6 +9,7 @@ from anomalies import (
     bulk_views,
     model_api,
     note_views,
+    overview,
     saved_views,
     views,
 )
@@ -23,10 +24,10 @@ from anomalies.api import (
 )
 
 urlpatterns = [
-    path("", views.overview, name="overview"),
+    path("", overview.overview, name="overview"),
     path("theme", views.theme, name="theme"),
-    path("seen", views.seen, name="seen"),
-    path("components", views.components, name="components"),
+    path("seen", overview.seen, name="seen"),
+    path("components", overview.components, name="components"),
     path("anomalies/", anomaly_views.anomaly_list, name="anomalies"),
     path("anomalies/export.<slug:form>", anomaly_views.anomaly_export, name="anomalies-export"),
     path("anomalies/since", anomaly_views.anomalies_since, name="anomalies-since"),

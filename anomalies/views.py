@@ -1,11 +1,9 @@
-"""Overview, feedback, series, signing in. Views parse, query, render; htmx gets the part."""
+"""Series, signing in. Views parse, query, render; htmx gets the part."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
-from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView
@@ -16,14 +14,11 @@ from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_POST
 
-from anomalies import detail, feed, feedback, health, proposals, queries, quiet
-from anomalies.filters import Filters
+from anomalies import detail, feedback, proposals, queries, quiet
 from anomalies.forms import FilterForm, SignInForm
 from anomalies.htmx import HtmxRequest
-from anomalies.models import Anomaly
 from streams import history
-from streams.models import DeadLetter, Series
-from streams.ranges import Range, named_range
+from streams.models import Series
 from streams.roles import may_operate, operator_required
 
 REMEMBER_S = 14 * 86_400
@@ -59,103 +54,6 @@ def theme(request: HttpRequest) -> HttpResponse:
         THEME_COOKIE, chosen, max_age=365 * 86_400, samesite="Lax", secure=request.is_secure()
     )
     return response
-
-
-# ---- Overview -----------------------------------------------------------------------------------
-@login_required
-@require_GET
-def overview(request: HtmxRequest) -> HttpResponse:
-    """The first page; htmx asks for its parts by the id of what is to be swapped."""
-    now = timezone.now()
-    if not _anything_seen():
-        return render(request, "anomalies/first_run.html", _first_run())
-    form = FilterForm(request.GET, default_range="24h")
-    span = named_range(form.range, now, whole=_whole(form.range))
-    context: dict[str, Any] = {"form": form, "span": span, "now": now}
-    target = request.htmx.target if request.htmx and not request.htmx.boosted else None
-    if target == "strip":
-        return render(request, "anomalies/_partials/strip.html", context | _strip(span))
-    context |= _lanes(request, form, span)
-    if target == "lanes":
-        return render(request, "anomalies/_partials/lanes.html", context)
-    context |= _strip(span) | _feed(form) | {"quiet": quiet.totals()}
-    page = "_partials/overview.html" if target == "overview" else "overview.html"
-    return render(request, f"anomalies/{page}", context)
-
-
-@login_required
-@require_GET
-def components(request: HttpRequest) -> HttpResponse:
-    """The components card: its checks take a while, so the page fetches it after itself."""
-    parts = health.components()
-    partial = "ready" if request.GET.get("as") == "ready" else "components"
-    context = {"components": parts, "wrong": [p for p in parts if p.state in ("warn", "down")]}
-    return render(request, f"anomalies/_partials/{partial}.html", context)
-
-
-@login_required
-@require_GET
-def seen(request: HttpRequest) -> HttpResponse:
-    """Asked by the first-run page: once there is an event, the browser is sent to the overview."""
-    response = HttpResponse(status=204)
-    if _anything_seen():
-        response["HX-Redirect"] = "/"
-    return response
-
-
-def _anything_seen() -> bool:
-    return (
-        Series.objects.exists() or queries.events_seen() > 0
-        or Anomaly.objects.exists() or DeadLetter.objects.exists()
-    )  # fmt: skip
-
-
-def _first_run() -> dict[str, Any]:
-    kafka = settings.VIGIL.kafka
-    return {"topic": kafka.input_topic, "servers": kafka.bootstrap_servers}
-
-
-def _whole(name: str) -> Any:
-    return queries.whole_span() if name == "all" else None
-
-
-def _strip(span: Range) -> dict[str, Any]:
-    # The pipeline's figures are by the wall clock; event time is what lanes and lists go by.
-    now = timezone.now()
-    wall = named_range(span.name, now, whole=(now - timedelta(days=30), now))
-    work = history.throughput(wall)
-    events, odd, bad = sum(work.events), sum(work.anomalies), sum(work.rejects)
-    pulse = queries.pulse(now)
-    return {
-        "pulse": pulse, "work": work, "events": events, "odd": odd, "bad": bad,
-        "odd_per_million": 1e6 * odd / events if events else None,
-        "bad_per_million": 1e6 * bad / (events + bad) if events + bad else None,
-        "behind_s": pulse.lag / pulse.events_per_s if pulse.events_per_s > 0 else None,
-        "odd_rates": [1e6 * a / e if e else 0.0 for a, e in zip(work.anomalies, work.events,
-                                                                strict=True)],
-        "waiting": DeadLetter.objects.filter(state=DeadLetter.State.WAITING).count(),
-        "chart": {"t": work.t, "events": work.rates,
-                  "anomalies": work.anomalies, "step_s": work.step_s},
-        "wall": wall,
-    }  # fmt: skip
-
-
-def _lanes(request: HttpRequest, form: FilterForm, span: Range) -> dict[str, Any]:
-    by = request.GET.get("by", "source")
-    by = by if by in queries.LANE_COLUMNS else "source"
-    severity = int(form.severity) if form.severity else None
-    found = queries.lanes(span, by, stream=form.stream, severity=severity, label=form.label)
-    marks = [found.total.cells[i].start for i in range(0, queries.LANE_CELLS, 12)]
-    return {"lanes": found, "by": by, "marks": marks, "by_choices": ["source", "metric", "stream"]}
-
-
-def _feed(form: FilterForm) -> dict[str, Any]:
-    filters = Filters(
-        stream=form.stream, label=form.label, severity=int(form.severity) if form.severity else None
-    )
-    rows = feed.newest(filters)
-    cursor = feed.cursor_at(rows, timezone.now())
-    return {"feed": rows, "cursor": cursor, "known": feed.known(cursor, filters)}
 
 
 # ---- Feedback -----------------------------------------------------------------------------------

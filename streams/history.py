@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import connection
 
-from streams.models import PipelineStat, Series
+from streams.models import Series
 from streams.ranges import Range, from_epoch, step_for
 
 CHART_POINTS = 340
@@ -69,6 +69,16 @@ SELECT r.series_id, (floor(extract(epoch FROM at)::float8 / %(step)s) * %(step)s
  WHERE r.at >= date_trunc('hour', s.last_event_at - interval '24 hours', 'UTC')
    AND r.at <= s.last_event_at
  GROUP BY r.series_id, bucket ORDER BY r.series_id, bucket
+"""
+# Consumers' lags of one minute add up; of a bucket's minutes the worst counts.
+_WORK = """
+SELECT (floor(extract(epoch FROM minute)::float8 / %(step)s) * %(step)s)::bigint AS bucket,
+       sum(events)::bigint, sum(anomalies)::bigint, sum(rejects)::bigint, max(latency), max(lag)
+  FROM (SELECT minute, sum(events) AS events, sum(anomalies) AS anomalies, sum(rejects) AS rejects,
+               max(latency_p95_ms) AS latency, sum(lag)::bigint AS lag
+          FROM streams_pipelinestat WHERE minute >= %(first)s AND minute < %(end)s
+         GROUP BY minute) AS m
+ GROUP BY bucket
 """
 
 
@@ -197,21 +207,11 @@ def throughput(span: Range, points: int = 60) -> Throughput:
     events, anomalies, rejects = [0] * size, [0] * size, [0] * size
     latency: list[float | None] = [None] * size
     lag = [0] * size
-    per_minute: dict[tuple[int, datetime], int] = {}
-    since = from_epoch(first)
-    rows = PipelineStat.objects.filter(minute__gte=since, minute__lt=span.end).values_list(
-        "minute", "events", "anomalies", "rejects", "latency_p95_ms", "lag"
-    )
-    for minute, n, odd, bad, p95, behind in rows.iterator(chunk_size=5_000):
-        i = min(size - 1, max(0, (int(minute.timestamp()) - first) // step))
-        events[i] += n
-        anomalies[i] += odd
-        rejects[i] += bad
-        if p95 is not None:
-            latency[i] = max(latency[i] or 0.0, p95)
-        # Consumers' lags of one minute add up; of a bucket's minutes the worst counts.
-        per_minute[i, minute] = per_minute.get((i, minute), 0) + behind
-        lag[i] = max(lag[i], per_minute[i, minute])
+    with connection.cursor() as cursor:
+        cursor.execute(_WORK, {"first": from_epoch(first), "end": span.end, "step": step})
+        for bucket, *row in cursor.fetchall():
+            i = min(size - 1, max(0, (bucket - first) // step))
+            events[i], anomalies[i], rejects[i], latency[i], lag[i] = row
     return Throughput(step, t, events, anomalies, rejects, latency, lag, span.end.timestamp())
 
 

@@ -37,6 +37,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     data = Path(tempfile.mkdtemp(prefix="vigil-test-"))
     # A data folder of its own also keeps a developer's running Vigil out of the tests.
     os.environ["VIGIL_DATA_DIR"] = str(data)
+    # Pages show what a test has just stored.
+    os.environ.setdefault("VIGIL_DASHBOARD__KEEP_S", "0")
     early_config.add_cleanup(lambda: shutil.rmtree(data, ignore_errors=True))
     if not idle:
         _start(early_config, data)

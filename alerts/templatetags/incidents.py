@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from django import template
+from django.template.loader import render_to_string
 from django.utils import timezone
+from django.utils.safestring import SafeString
 
 from alerts import found
 from alerts.models import Incident
+from anomalies.cards import card
 from anomalies.models import Anomaly
 
 register = template.Library()
@@ -26,14 +29,20 @@ def incident_count(context: template.Context) -> str:
     return "" if not n else (f"{found.MOST_COUNTED - 1}+" if n >= found.MOST_COUNTED else str(n))
 
 
-@register.inclusion_tag("alerts/_open_incidents.html", takes_context=True)
-def open_incidents(context: template.Context) -> dict[str, Any]:
+@register.simple_tag(takes_context=True)
+def open_incidents(context: template.Context) -> SafeString:
     """The Overview's card."""
-    now = timezone.now()
-    rows = found.worst_active()
-    beats = found.beats(rows, now)
-    return {"lines": [(row, beats[row.pk]) for row in rows], "now": now,
-            "request": context.get("request")}  # fmt: skip
+
+    def made() -> str:
+        now = timezone.now()
+        rows = found.worst_active()
+        beats = found.beats(rows, now)
+        return render_to_string("alerts/_open_incidents.html", {
+            "lines": [(row, beats[row.pk]) for row in rows], "now": now,
+            "request": context.get("request"),
+        })  # fmt: skip
+
+    return card("incidents", "Open incidents", made)
 
 
 @register.simple_tag

@@ -282,7 +282,7 @@ def bar(share: float, css: str = "full", tick: float | None = None) -> SafeStrin
 def shell(context: template.Context) -> dict[str, Any]:
     """The frame's own facts, the same on each page."""
     section = context["request"].path.split("/")[1]
-    counts = queries.shell_counts(timezone.now())
+    counts = queries.shell_counts(context["request"], timezone.now())
     alive, known = counts.consumers.alive, counts.consumers.known
     if not alive:
         state, said = "down", "No consumer is running"

@@ -117,17 +117,27 @@ const showMoment = (focused) => {
 const hideNote = () => { if (note) note.remove(); note = null; };
 const showNote = (cell) => {
   hideNote();
-  if (!cell.matches("a.cell")) return;
-  const [place, what] = cell.getAttribute("aria-label").split(": ");
+  if (!cell.matches("a.cell, .cell.silent, .cell.warming")) return;
+  const [place, what] = cell.getAttribute("aria-label").split(/: (?=[^:]*$)/), at = place.lastIndexOf(", ");
+  const found = /^(.*), worst (low|medium|high|critical) (.*)$/.exec(what);
   note = document.createElement("div");
-  note.className = "pop";
-  const head = document.createElement("b"), said = document.createElement("div"), keys = document.createElement("div");
-  head.textContent = what; said.textContent = `${place} ${Vigil.clock(Date.now()).zone}`;
-  keys.className = "keys"; keys.innerHTML = "<kbd>Enter</kbd> open <kbd>←</kbd><kbd>→</kbd><kbd>↑</kbd><kbd>↓</kbd> move";
-  note.append(head, said, keys);
+  note.className = "pop lane-note";
+  const part = (tag, css, text) => { const e = document.createElement(tag); e.className = css; e.textContent = text; return e; };
+  const head = part("div", "row", ""), keys = part("div", "keys", "");
+  if (found) {
+    const severity = Vigil.severities[found[2]], icons = document.getElementById("shell").dataset.icons;
+    head.innerHTML = `<svg class="mark sev-${severity}" aria-hidden="true"><use href="${icons}#sev-${severity}"></use></svg>`;
+    head.append(part("b", `sev-${severity}`, found[2][0].toUpperCase() + found[2].slice(1)), part("b", "", found[3]));
+  } else head.append(part("b", "", what[0].toUpperCase() + what.slice(1)));
+  head.append(part("span", "muted", at < 0 ? place : place.slice(at + 2)));
+  note.append(head);
+  if (at >= 0) note.append(part("b", "", place.slice(0, at)));
+  if (found) note.append(part("div", "", `${found[1]}.`));
+  keys.innerHTML = `${found ? "<kbd>Enter</kbd> open " : ""}<kbd>←</kbd><kbd>→</kbd><kbd>↑</kbd><kbd>↓</kbd> move`;
+  note.append(keys);
   document.body.append(note);
   const box = cell.getBoundingClientRect();
-  const left = Math.min(Math.max(8, box.left - 132), innerWidth - 272);
+  const left = Math.min(Math.max(8, box.right - 252), innerWidth - 272);
   note.style.left = `${left + scrollX}px`;
   note.style.top = `${box.bottom + 8 + scrollY}px`;
 };

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
-from anomalies import api, health
+from anomalies import health
 from tests import builders
 
 
@@ -28,4 +28,3 @@ def operator(db: None) -> Client:
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     health.forget()
-    api._Kept.body = None

@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from anomalies import listing, queries
+from anomalies import lanes, listing
 from anomalies.filters import Filters
 from anomalies.models import Anomaly
 from detection.models import ThresholdPolicy
@@ -78,7 +78,7 @@ def test_no_query_makes_a_page_fail(web: Client, text: str) -> None:
                  "/streams/"):  # fmt: skip
         for headers in ({}, {"hx-request": "true", "hx-target": "overview"}):
             assert web.get(f"{path}?{query}", headers=headers).status_code == 200, path
-    assert web.get(f"/anomalies/since?cursor={quote(text)}").status_code == 400
+    assert web.get(f"/anomalies/since?token={quote(text)}").status_code == 400
 
 
 def test_strangers_are_sent_to_sign_in() -> None:
@@ -111,7 +111,7 @@ def test_lanes_hold_the_worst_of_each_bucket(web: Client) -> None:
     for score in (0.81, 0.97, 0.9):
         builders.anomaly(score=score, at=start + timedelta(minutes=45))
     builders.anomaly(at=start + timedelta(days=2))
-    found = queries.lanes(span, "source")
+    found = lanes.lanes(span, lanes.Wanted("source"))
     (lane,) = found.lanes
     cell = lane.cells[1]
     assert (cell.count, cell.severity, cell.score) == (3, 4, 0.97)
@@ -119,14 +119,18 @@ def test_lanes_hold_the_worst_of_each_bucket(web: Client) -> None:
     assert sum(c.count for c in lane.cells) == 3
 
 
-def test_since_tells_what_was_stored_after_the_cursor(web: Client) -> None:
+def test_since_tells_what_was_stored_after_the_token_each_once(web: Client) -> None:
     builders.series()
+    builders.anomaly()
     page = web.get("/").content.decode()
-    cursor = page.split('data-cursor="')[1].split('"')[0]
+    token = page.split('data-token="')[1].split('"')[0]
+    assert web.get("/anomalies/since", {"token": token}).json()["anomalies"] == []
     fresh = builders.anomaly()
-    answer = web.get("/anomalies/since", {"cursor": cursor}).json()
-    assert [a["id"] for a in answer["anomalies"]] == [str(fresh.pk)]
-    assert answer["cursor"] > cursor
+    by_hand = builders.anomaly(origin="manual", incarnation=None, partition=None, offset=None)
+    answer = web.get("/anomalies/since", {"token": token}).json()
+    assert {a["id"] for a in answer["anomalies"]} == {str(a.pk) for a in (fresh, by_hand)}
+    later = web.get("/anomalies/since", {"token": answer["token"]}).json()
+    assert [a["id"] for a in later["anomalies"]] == [str(by_hand.pk)]
 
 
 def test_a_label_is_kept_with_its_author_and_taken_back(operator: Client) -> None:

@@ -99,7 +99,7 @@ def test_lanes_are_walked_by_keys(watched: Watched) -> None:
     builders.world()
     page = watched.sign_in()
     page.locator(".lane a.cell[tabindex='0']").focus()
-    expect(page.locator(".pop b")).to_contain_text("anomal")
+    expect(page.locator(".lane-note")).to_contain_text("anomal")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
