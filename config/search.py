@@ -13,6 +13,7 @@ from uuid import UUID
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db.models import Count, Q
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.http import urlencode
 
 from alerts.models import Incident, Receiver, Rule
@@ -90,7 +91,7 @@ def _incidents(query: Asked, user: Person, most: int) -> Group:
 
 def _anomalies(query: Asked, user: Person, most: int) -> Group:
     """By the beginning of their id, else the newest of the series that are meant."""
-    rows = Anomaly.objects.only("id", "source", "metric", "severity", "onset_at", "anomaly_type")
+    rows = Anomaly.objects.only("id", "source", "metric", "severity", "onset_at")
     first = query.text.replace("-", "")
     if _HEX.match(first):
         low, high = UUID(first.ljust(32, "0")), UUID(first.ljust(32, "f"))
@@ -106,11 +107,10 @@ def _anomalies(query: Asked, user: Person, most: int) -> Group:
 
 
 def _anomaly(row: Anomaly) -> Hit:
-    kind = row.anomaly_type.replace("_", " ")
+    severity, at = Severity(row.severity).label, timezone.localtime(row.onset_at)
     return Hit(
         reverse("anomaly", args=[row.pk]), f"{row.metric} on {row.source}",
-        f"{Severity(row.severity).label} {kind}, {row.onset_at:%-d %b %H:%M} UTC · {row.pk!s:.8}",
-        row.severity,
+        f"{severity}, {at.day} {at:%b %H:%M}", row.severity,
     )  # fmt: skip
 
 
