@@ -7,6 +7,7 @@ import os
 import re
 from typing import Any
 
+from config import request_ids
 from config.addresses import without_password
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -30,7 +31,8 @@ class EventFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
         line = super().formatMessage(record)
-        return " ".join([line, *_fields(record)])
+        asked = [f"request={name}"] if (name := request_ids.current()) else []
+        return " ".join([line, *_fields(record), *asked])
 
     def format(self, record: logging.LogRecord) -> str:
         return without_password(super().format(record))

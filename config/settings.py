@@ -109,6 +109,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "config.request_ids.request_id",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     # Pages and static files alike, so that a page stays under 200 kB over the wire.
     "django.middleware.gzip.GZipMiddleware",
@@ -169,6 +170,7 @@ LOGOUT_REDIRECT_URL = "login"
 SESSION_COOKIE_NAME = "vigil_session"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_FAILURE_VIEW = "config.error_views.csrf_failed"
 CSRF_COOKIE_NAME = "vigil_csrf"
 CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_TRUSTED_ORIGINS = (

@@ -14,6 +14,11 @@ from config import search_views
 admin.site.site_header = "Vigil"
 admin.site.site_title = "Vigil"
 
+handler400 = "config.error_views.bad_request"
+handler403 = "config.error_views.forbidden"
+handler404 = "config.error_views.not_found"
+handler500 = "config.error_views.failed"
+
 urlpatterns: list[URLPattern | URLResolver] = [
     path("login/", SignIn.as_view(), name="login"),
     path("logout/", auth_views.LogoutView.as_view(), name="logout"),

@@ -229,6 +229,12 @@ def zoned(at: datetime | None, shape: str) -> str:
 
 
 @register.simple_tag
+def version() -> str:
+    """Vigil's own."""
+    return VERSION
+
+
+@register.simple_tag
 def zone() -> str:
     """The short name of the present user's time zone."""
     return zone_name()

@@ -172,11 +172,21 @@ const tellFailure = (event, said) => {
   if (!target || target.querySelector(":scope > .note.bad")) return;
   const line = document.createElement("p");
   line.className = "note bad"; line.setAttribute("role", "alert"); line.textContent = said;
+  const { elt, requestConfig } = event.detail;
+  if (elt && requestConfig && requestConfig.verb === "get") {
+    const again = document.createElement("button");
+    again.type = "button"; again.className = "button small"; again.textContent = "Try again";
+    again.addEventListener("click", () => { line.remove(); htmx.ajax("GET", requestConfig.path, { source: elt }); });
+    line.append(again);
+  }
   target.prepend(line);
 };
 document.body.addEventListener("htmx:responseError", (event) => {
   if (event.detail.xhr.status === 403 || event.detail.xhr.status === 401) location.reload();
-  else tellFailure(event, `This part could not be read (${event.detail.xhr.status}). What is shown is older.`);
+  else {
+    const { xhr } = event.detail, id = xhr.getResponseHeader("X-Request-ID");
+    tellFailure(event, `This part could not be read (${xhr.status}${id ? `, request ${id}` : ""}). What is shown is older.`);
+  }
 });
 document.body.addEventListener("htmx:sendError", (event) => tellFailure(event, "The server does not answer. What is shown is older."));
 document.body.addEventListener("htmx:beforeSwap", (event) => {
