@@ -159,7 +159,7 @@ def test_cuts_and_restarts_change_nothing_and_episodes_are_the_champions_alone()
     # What would have been its onsets are those of the ensemble with it in the champion's place.
     promoted = judged(version(None, challenger), [])[0]
     over = promoted.outcome.severity[whole[0].shadows[0].at] > 0
-    assert over.tolist() == [bool(f & CHALLENGER) for _, f in found]
+    assert over.tolist() == [bool(f & CHALLENGER) for f in whole[0].shadows[0].flags]
     assert (promoted.score[whole[0].shadows[0].at] == whole[0].shadows[0].score).all()
 
 
