@@ -285,15 +285,6 @@ def chart(anomaly: Anomaly, window: str, seconds: int) -> dict[str, Any]:
     return _chart(anomaly.series, span, anomaly.context or [], selected=anomaly)
 
 
-def series_chart(series: Series, window: str, seconds: int) -> dict[str, Any]:
-    """The last stretch of a series' own event time, so that replayed history shows as well."""
-    now = timezone.now()
-    last = series.last_event_at or now
-    # A live series ends at now, so that its silence shows; an old one at its last event.
-    end = now if now - last < timedelta(seconds=seconds) else last + timedelta(seconds=60)
-    return _chart(series, Range(window, end - timedelta(seconds=seconds), end), [])
-
-
 def _chart(series: Series, span: Range, raw: list[Any], selected: Anomaly | None = None
            ) -> dict[str, Any]:  # fmt: skip
     line = series_line(series.pk, span, raw=raw)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from django.conf import settings
-from django.db import connection, transaction
+from django.db import connection
 from django.db.models.functions import Coalesce
 
+from anomalies import own_policy
 from anomalies.models import Anomaly
 from detection.models import ThresholdPolicy
 from detection.thresholds import LEVELS, Policy
-from detection.versions import policy_table
-from streams import audit
-from streams.audit import Action, Actor
+from streams.audit import Actor
 from streams.models import Series
 
 WEEK = timedelta(days=7)
 LABELS_OF = timedelta(days=90)
-NAME_LENGTH = 100
 
 _ONSETS = """
 SELECT (SELECT array_agg(n ORDER BY i) FROM (
@@ -68,16 +63,6 @@ class Proposal:
         return self.now.false_alarms_left - self.then.false_alarms_left
 
 
-def policy_of(series: Series) -> Policy:
-    """The threshold policy that counts for a series now."""
-    given = settings.VIGIL.anomaly_detection
-    table = policy_table(
-        series.stream,
-        {"threshold": given.threshold, "max_onsets_per_day": given.max_onsets_per_day},
-    )
-    return table.policies[int(table.index([(series.source, series.metric)])[0])]
-
-
 def propose(series: Series) -> Proposal | None:
     """The lowest threshold that avoids most false alarms and loses nothing that was real.
 
@@ -99,7 +84,7 @@ def propose(series: Series) -> Proposal | None:
     wrong = [score for label, score in labelled if label == Anomaly.Label.FALSE_ALARM]
     if not wrong:
         return None
-    policy = policy_of(series)
+    policy = own_policy.counting(series)
     onsets, days = _onsets(series, series.last_event_at)
     if not onsets:
         return None
@@ -133,35 +118,7 @@ def apply(series: Series, threshold: float, actor: Actor = None) -> ThresholdPol
     """
     if not any(abs(threshold - level) < 1e-9 for level in LEVELS.tolist()):
         raise ValueError("a threshold of the levels that are counted")
-    given = policy_of(series)
-    fields: dict[str, Any] = {
-        name: getattr(given, name)
-        for name in ("direction", "min_absolute_deviation", "min_relative_deviation",
-                     "medium_from", "high_from", "critical_from", "max_onsets_per_day")
-    }  # fmt: skip
-    if given.max_onsets_per_day == settings.VIGIL.anomaly_detection.max_onsets_per_day:
-        fields["max_onsets_per_day"] = None  # goes on following the configuration
-    source, metric = _glob(series.source), _glob(series.metric)
-    with transaction.atomic():
-        own = (
-            ThresholdPolicy.objects.select_for_update()
-            .filter(stream=series.stream, source_pattern=source, metric_pattern=metric,
-                    enabled=True)
-            .order_by("-priority", "-pk").first()
-        )  # fmt: skip
-        before = audit.facts(own, ThresholdPolicy.FOLLOWS) if own is not None else None
-        if own is None:
-            own = ThresholdPolicy(
-                name=_name(series), stream=series.stream, source_pattern=source,
-                metric_pattern=metric,
-            )  # fmt: skip
-        for name, value in fields.items():
-            setattr(own, name, value)
-        own.threshold, own.priority = threshold, _first(own, series)
-        own.save()
-        action = Action.CREATED if before is None else Action.CHANGED
-        audit.record(actor, action, own, before, audit.facts(own, ThresholdPolicy.FOLLOWS))
-    return own
+    return own_policy.save(series, own_policy.Wish(threshold), actor)
 
 
 def _onsets(series: Series, last: datetime) -> tuple[list[int], float]:
@@ -173,27 +130,3 @@ def _onsets(series: Series, last: datetime) -> tuple[list[int], float]:
         return [], 0.0
     days = max((newest - first) / timedelta(days=1), 1 / 24)
     return [int(n) for n in counts or [0] * len(LEVELS)], float(days)
-
-
-def _first(own: ThresholdPolicy, series: Series) -> int:
-    """The priority with which it wins against every other policy that matches the series."""
-    others = [
-        p.priority
-        for p in ThresholdPolicy.objects.filter(enabled=True).exclude(pk=own.pk)
-        if p.stream_id in (None, series.stream_id)
-        and Policy(source_pattern=p.source_pattern, metric_pattern=p.metric_pattern).matches(
-            series.source, series.metric
-        )
-    ]
-    # Of equal ones the newer counts.
-    return max([own.priority, *(n if own.pk is None else n + 1 for n in others)])
-
-
-def _glob(name: str) -> str:
-    """A pattern that matches this name alone."""
-    return re.sub(r"([*?\[])", r"[\1]", name)
-
-
-def _name(series: Series) -> str:
-    name = f"Feedback: {series.metric} on {series.source}"[: NAME_LENGTH - 12]
-    return f"{name} #{series.pk}"

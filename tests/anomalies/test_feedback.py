@@ -11,7 +11,7 @@ from django.conf import settings
 from django.test import Client
 from django.utils import timezone
 
-from anomalies import feedback, proposals
+from anomalies import feedback, own_policy, proposals
 from anomalies.labelled import confirmed
 from anomalies.models import Anomaly
 from config.wiring import scoring_base
@@ -134,7 +134,7 @@ def test_an_operator_sets_it_for_this_series_alone_and_others_may_not(client: Cl
     client.force_login(builders.user("viewer"))
     assert client.post(f"/series/{series.pk}/threshold", given).status_code == 403
     client.force_login(builders.user("operator", is_staff=True))
-    page = client.get(f"/series/{series.pk}/").content.decode()
+    page = client.get(f"/series/{series.pk}/?whole=1").content.decode()
     assert "1 instead of 2" in page
     assert "none of the 1 you marked real lost" in page
     for text in ("", "x", "0.8123", "nan", "2"):
@@ -143,23 +143,23 @@ def test_an_operator_sets_it_for_this_series_alone_and_others_may_not(client: Cl
     for _ in range(2):
         assert client.post(f"/series/{series.pk}/threshold", given).status_code == 302
     assert ThresholdPolicy.objects.count() == 2
-    mine = proposals.policy_of(series)
+    mine = own_policy.counting(series)
     assert (mine.threshold, mine.direction, mine.version) == (found.then.threshold, "up", 2)
-    assert proposals.policy_of(other).threshold == 0.75
+    assert own_policy.counting(other).threshold == 0.75
     assert proposals.propose(series) is None
 
 
 def test_it_counts_though_a_policy_came_later_and_the_rest_is_as_in_that_one() -> None:
     series = labelled_series(("false_alarm", 0.84), ("real", 0.95))
     proposals.apply(series, 0.9)
-    assert proposals.policy_of(series).max_onsets_per_day == default_budget()
+    assert own_policy.counting(series).max_onsets_per_day == default_budget()
     ThresholdPolicy.objects.create(
         name="all web, later", stream=series.stream, source_pattern="web-*", threshold=0.75,
         direction="up", max_onsets_per_day=0,
     )  # fmt: skip
-    assert proposals.policy_of(series).name == "all web, later"
+    assert own_policy.counting(series).name == "all web, later"
     made = proposals.apply(series, 0.92)
-    counts = proposals.policy_of(series)
+    counts = own_policy.counting(series)
     assert (counts.name, counts.threshold) == (made.name, 0.92)
     assert (counts.direction, counts.max_onsets_per_day) == ("up", 0)
     assert proposals.apply(series, 0.94).priority == made.priority
