@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from alerts import audit_log, audit_words, reverting
 from alerts.audit_words import DOORS, KINDS
-from alerts.models import Hours, Notification, Receiver, Rule, Silence, Team
+from alerts.models import Hours, InboundSource, Notification, Receiver, Rule, Silence, Team
 from alerts.undo import RevertError
 from detection.models import ModelVersion, ThresholdPolicy
 from streams.models import AuditEntry
@@ -25,6 +25,7 @@ PAGES: dict[str, tuple[Any, str]] = {
     "alerts.Rule": (Rule, "rule"), "alerts.Silence": (Silence, "silence"),
     "alerts.Receiver": (Receiver, "receiver"), "alerts.Hours": (Hours, "hours"),
     "alerts.Team": (Team, "team"), "alerts.Notification": (Notification, "delivery"),
+    "alerts.InboundSource": (InboundSource, "inbound-source"),
     "detection.ModelVersion": (ModelVersion, "model"),
     "detection.ThresholdPolicy": (ThresholdPolicy, "admin:detection_thresholdpolicy_change"),
 }  # fmt: skip

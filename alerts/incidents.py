@@ -62,6 +62,7 @@ def as_json(incident: Incident) -> dict[str, Any]:
         "merged_into": incident.merged_into_id,
         "label": incident.label or None,
         "reopened": incident.reopened,
+        "origin": incident.origin,
     }
 
 

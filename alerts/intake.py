@@ -76,7 +76,7 @@ def take_in(report: Report, key: str | None) -> tuple[Anomaly, bool]:
             Outbox.objects.create(
                 anomaly=anomaly, sequence=0, kind=Outbox.Kind.MANUAL, payload=result
             )
-            transaction.on_commit(lambda: _push(result))
+            transaction.on_commit(lambda: push([result | {"change": "manual"}]))
     except IntegrityError:
         return Anomaly.objects.select_related("stream").get(pk=pk), False
     return anomaly, True
@@ -95,12 +95,12 @@ def _row(pk: uuid.UUID, report: Report) -> Anomaly:
     )  # fmt: skip
 
 
-def _push(result: dict[str, Any]) -> None:
+def push(results: list[dict[str, Any]]) -> None:
+    """Tell live pages."""
     now = datetime.now(UTC).isoformat()
     publisher().publish(
-        {"type": "update", "at": now, "events": 0, "rejects": 0,
-         "anomalies": [result | {"change": "manual"}]}
-    )  # fmt: skip
+        {"type": "update", "at": now, "events": 0, "rejects": 0, "anomalies": results}
+    )
 
 
 def _text(body: dict[str, Any], field: str, longest: int, *, needed: bool = False) -> str:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from alerts.incidents import MOST_SOURCES, announce, as_json, note, open_again
 from alerts.machine import (
+    FOREIGN,
     Decision,
     Held,
     Joined,
@@ -38,6 +39,7 @@ from alerts.routing import Notice, Routed
 from anomalies.models import Anomaly, Severity
 from streams.clock import from_us
 
+ALERTMANAGER = Receiver.Kind.ALERTMANAGER
 _NAMESPACE = uuid.UUID("b3a1d9a0-6d0a-5c53-8e0f-0d8b7f0c6a11")
 
 
@@ -152,7 +154,7 @@ class Ledger:
             key=uuid.UUID(decision.key), rule=self._rule, rule_version=self._version,
             group=decision.group[:600], title=title_of(signal), severity=signal.severity,
             first_at=from_us(signal.at_us if signal.onset_us is None else signal.onset_us),
-            last_at=at, opened_at=self._now, sources=[signal.source],
+            last_at=at, opened_at=self._now, sources=[signal.source], origin=_origin(signal),
         )  # fmt: skip
         page = _Page(incident, joined=[signal], joined_us=decision.at_us)
         self._pages[decision.key] = page
@@ -206,10 +208,9 @@ class Ledger:
         names = []
         for notice in routed.notices:
             receiver = self._receivers.get(notice.receiver)
-            if receiver is None or not receiver.enabled:
-                state = "is switched off" if receiver else "does not exist"
+            if why := _unfit(receiver, incident):
                 self._note(page, "held", f"held-{ident}-{notice.receiver}", at,
-                           f"{notice.receiver} was not told: this receiver {state}.",
+                           f"{notice.receiver} was not told: {why}.",
                            data={"why": "receiver", "receiver": notice.receiver})  # fmt: skip
             elif notice.after_s > 0 and incident.state == Incident.State.ACKNOWLEDGED:
                 continue
@@ -299,6 +300,17 @@ class Ledger:
         return found
 
 
+def _unfit(receiver: Receiver | None, incident: Incident) -> str:
+    """Why a receiver can't be told of an incident; empty where it can."""
+    if receiver is None:
+        return "this receiver does not exist"
+    if not receiver.enabled:
+        return "this receiver is switched off"
+    if incident.origin == Incident.Origin.ALERTMANAGER and receiver.kind == ALERTMANAGER:
+        return "what came from an Alertmanager is not sent to one, or it would go round in circles"
+    return ""
+
+
 def _was_escalated(incident: Incident, receiver: Receiver) -> bool:
     if incident.pk is None:
         return False
@@ -316,6 +328,11 @@ _REASONS = {
 
 
 _MORE = re.compile(r" and \d+ more$")
+
+
+def _origin(signal: Signal) -> str:
+    foreign = signal.stream.startswith(FOREIGN)
+    return Incident.Origin.ALERTMANAGER if foreign else Incident.Origin.VIGIL
 
 
 def title_of(signal: Signal) -> str:

@@ -26,6 +26,9 @@ _ORDER: Final = {"onset": 0, "update": 1, "closed": 2}
 _SECOND: Final = 1_000_000
 _METRIC: Final = 5  # its place in a stored signal
 
+FOREIGN: Final = "alertmanager:"
+"""Streams whose names begin so are no topics, but Alertmanagers whose alerts are taken in."""
+
 Change = Literal["onset", "update", "closed"]
 What = Literal["anomaly", "no_events", "drift", "pipeline"]
 Reason = Literal["opened", "worse", "again", "still_firing", "resolved"]
@@ -150,10 +153,15 @@ def fits(pattern: str, text: str) -> bool:
 
 
 class Choice:
-    """A :class:`~alerts.spec.Matcher` ready for many signals; its ``rules`` are not seen to."""
+    """A :class:`~alerts.spec.Matcher` ready for many signals; its ``rules`` are not seen to.
 
-    def __init__(self, matcher: Matcher) -> None:
+    Args:
+        foreign: whether any stream means alerts of Alertmanagers too; if not they must be named.
+    """
+
+    def __init__(self, matcher: Matcher, *, foreign: bool = True) -> None:
         self._matcher = matcher
+        self._foreign = foreign or bool(matcher.streams)
         self._least = RANKS[matcher.min_severity]
         self._most = RANKS[matcher.max_severity]
         self._known: dict[tuple[str, str, str, str], bool] = {}
@@ -168,7 +176,8 @@ class Choice:
         known = self._known.get(key)
         if known is None:
             m = self._matcher
-            known = (_any(m.streams, signal.stream) and _any(m.sources, signal.source)
+            known = ((self._foreign or not signal.stream.startswith(FOREIGN))
+                     and _any(m.streams, signal.stream) and _any(m.sources, signal.source)
                      and _any(m.metrics, signal.metric) and _any(m.types, signal.kind))  # fmt: skip
             self._known[key] = known
         if not known:
@@ -251,7 +260,7 @@ class Machine:
     ) -> None:
         self.spec = spec
         self._ident = ident
-        self._choice = Choice(spec.match)
+        self._choice = Choice(spec.match, foreign=False)
         self._min_score = spec.when.min_score if min_score is None else min_score
         self._clock = 0
         self._incidents: dict[str, _Incident] = {}

@@ -218,6 +218,10 @@ class Incident(models.Model):
         FALSE_ALARM = "false_alarm", "False alarm"
         EXPECTED = "expected", "Expected"
 
+    class Origin(models.TextChoices):
+        VIGIL = "vigil", "Vigil"
+        ALERTMANAGER = "alertmanager", "Alertmanager"
+
     key = models.UUIDField(unique=True)
     rule = models.ForeignKey(Rule, null=True, on_delete=models.SET_NULL, related_name="incidents")
     rule_version = models.ForeignKey(
@@ -249,6 +253,9 @@ class Incident(models.Model):
         "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="merged"
     )
     label = models.CharField(max_length=12, choices=Label, blank=True, default=Label.NONE)
+    origin = models.CharField(
+        max_length=12, choices=Origin, default=Origin.VIGIL, help_text="Who found it."
+    )
     last_notified_at = models.DateTimeField(null=True, blank=True)
     sequence = models.IntegerField(default=0, help_text="Counts its changes of state.")
     updated_at = models.DateTimeField(auto_now=True)
@@ -439,8 +446,29 @@ class IncidentMessage(models.Model):
         ]
 
 
+class InboundSource(models.Model):
+    """An Alertmanager that may send us alerts; its token is stored as a hash only."""
+
+    name = models.SlugField(max_length=60, unique=True, help_text="Letters, digits, - and _.")
+    token_hash = models.CharField(max_length=64, unique=True)
+    token_at = models.DateTimeField()
+    enabled = models.BooleanField(default=True)
+    last_at = models.DateTimeField(null=True, help_text="When it last sent something.")
+    alerts = models.BigIntegerField(default=0, help_text="Alerts taken in so far.")
+    own = models.BigIntegerField(default=0, help_text="Alerts left out since they came from here.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class InboundAlert(models.Model):
     """An alert that Alertmanager sent us, by its fingerprint; it stands as an anomaly as well."""
+
+    source = models.ForeignKey(
+        InboundSource, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    source_name = models.CharField(max_length=60, default="", help_text="Kept when it goes.")
 
     fingerprint = models.CharField(max_length=64)
     starts_at = models.DateTimeField()

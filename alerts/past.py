@@ -29,7 +29,7 @@ TROUBLE = ("opened", "worse", "again", "still_firing")
 # One row for each change; anomalies without any left have one row with an empty kind. As of each
 # change, as `alerts.waiting` reads it.
 _CHANGES = """
-SELECT o.kind, a.id::text, coalesce(t.name, ''), a.source, a.metric, a.anomaly_type,
+SELECT o.kind, a.id::text, coalesce(t.name, 'alertmanager:' || i.source_name, ''), a.source, a.metric, a.anomaly_type,
     coalesce(o.payload->>'severity', ''), a.severity,
     coalesce((o.payload->>'anomaly_score')::float8, a.score), a.direction,
     (extract(epoch FROM a.onset_at) * 1e6)::int8,
@@ -40,6 +40,7 @@ SELECT o.kind, a.id::text, coalesce(t.name, ''), a.source, a.metric, a.anomaly_t
 FROM anomalies_anomaly a
 LEFT JOIN anomalies_outbox o ON o.anomaly_id = a.id
 LEFT JOIN streams_stream t ON t.id = a.stream_id
+LEFT JOIN alerts_inboundalert i ON i.anomaly_id = a.id
 WHERE a.onset_at >= %s AND a.onset_at < %s
 ORDER BY a.onset_at DESC, a.id, o.sequence
 LIMIT %s

@@ -273,6 +273,9 @@ KINDS: dict[str, Kind] = {
     "streams.Stream": _Elsewhere(
         "Streams are set in config.yaml: change it there, and start the consumer again."
     ),
+    "alerts.InboundSource": _Elsewhere(
+        "A source is switched on and off on its page, and a token that was replaced is gone."
+    ),
     "alerts.Notification": _Elsewhere("What was sent can't be taken back."),
 }  # fmt: skip
 

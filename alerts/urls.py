@@ -8,6 +8,8 @@ from alerts import (
     api,
     audit_views,
     delivery_views,
+    inbound_api,
+    inbound_views,
     incident_api,
     incident_views,
     link_views,
@@ -20,6 +22,7 @@ from alerts import (
 
 urlpatterns = [
     path("api/alert", api.alert_view, name="api-alert"),
+    path("api/alertmanager", inbound_api.alertmanager_view, name="api-alertmanager"),
     path("alerts/", rule_views.rule_list, name="rules"),
     path("alerts/rules/new", rule_views.rule_new, name="rule-new"),
     path("alerts/rules/<int:pk>/", rule_views.rule_edit, name="rule"),
@@ -71,6 +74,10 @@ urlpatterns = [
          name="team-delete"),
     path("alerts/setup/tags/<int:pk>/delete", setup_views.setup_delete, {"what": "tag"},
          name="tag-delete"),
+    path("alerts/inbound/", inbound_views.inbound_list, name="inbound"),
+    path("alerts/inbound/new", inbound_views.inbound_new, name="inbound-new"),
+    path("alerts/inbound/<int:pk>/", inbound_views.inbound_source, name="inbound-source"),
+    path("alerts/inbound/<int:pk>/<slug:action>", inbound_views.inbound_act, name="inbound-act"),
     path("alerts/audit/", audit_views.audit_list, name="audit"),
     path("alerts/audit/<int:pk>/", audit_views.audit_entry, name="audit-entry"),
     path("alerts/audit/<int:pk>/revert", audit_views.audit_revert, name="audit-revert"),

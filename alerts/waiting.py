@@ -21,7 +21,8 @@ HOLD_S = 60.0
 
 # The payload says how it was at that change, the anomaly how it is by now.
 _WAITING = """
-SELECT o.id, o.kind, o.anomaly_id::text, coalesce(t.name, ''), a.source, a.metric, a.anomaly_type,
+SELECT o.id, o.kind, o.anomaly_id::text, coalesce(t.name, 'alertmanager:' || i.source_name, ''),
+       a.source, a.metric, a.anomaly_type,
        coalesce(o.payload->>'severity', ''), a.severity,
        coalesce((o.payload->>'anomaly_score')::float8, a.score), a.direction,
        (extract(epoch FROM a.onset_at) * 1e6)::int8,
@@ -32,6 +33,7 @@ SELECT o.id, o.kind, o.anomaly_id::text, coalesce(t.name, ''), a.source, a.metri
   FROM anomalies_outbox o
   LEFT JOIN anomalies_anomaly a ON a.id = o.anomaly_id
   LEFT JOIN streams_stream t ON t.id = a.stream_id
+  LEFT JOIN alerts_inboundalert i ON i.anomaly_id = a.id
  WHERE o.evaluated_at IS NULL
  ORDER BY at, o.id
  LIMIT %s

@@ -211,7 +211,7 @@ def rare(rarity: dict[str, Any] | None) -> str:
 
 def course(anomaly: Anomaly, around: dict[str, Any]) -> str:
     """How long, read as what, and who moved in the same minute: the sentences after the first."""
-    if anomaly.origin == Anomaly.Origin.MANUAL:
+    if anomaly.origin != Anomaly.Origin.DETECTOR:
         return ""
     lasted = (anomaly.end_at - anomaly.onset_at).total_seconds()
     name = str(AnomalyType(anomaly.anomaly_type).label).lower() if (

@@ -42,6 +42,7 @@ class Anomaly(models.Model):
     class Origin(models.TextChoices):
         DETECTOR = "detector"
         MANUAL = "manual"
+        ALERTMANAGER = "alertmanager"
 
     class State(models.TextChoices):
         OPEN = "open"
@@ -60,7 +61,7 @@ class Anomaly(models.Model):
     )
     source = models.CharField(max_length=255)
     metric = models.CharField(max_length=255)
-    origin = models.CharField(max_length=10, choices=Origin, default=Origin.DETECTOR)
+    origin = models.CharField(max_length=12, choices=Origin, default=Origin.DETECTOR)
     kind = models.CharField(max_length=20, default="episode")
     anomaly_type = models.CharField(
         max_length=40, help_text="One of AnomalyType; a manual report keeps the type it gave."

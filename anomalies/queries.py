@@ -95,8 +95,9 @@ def statistics(now: datetime) -> dict[str, Any]:
     anomalies = Anomaly.objects.aggregate(
         total=Count("id"), open=Count("id", filter=Q(state=Anomaly.State.OPEN)),
         manual=Count("id", filter=Q(origin=Anomaly.Origin.MANUAL)),
+        detected=Count("id", filter=Q(origin=Anomaly.Origin.DETECTOR)),
     )  # fmt: skip
-    detected = anomalies["total"] - anomalies["manual"]
+    detected = anomalies["detected"]
     now_is = pulse(now)
     return {
         "at": now.isoformat().replace("+00:00", "Z"),

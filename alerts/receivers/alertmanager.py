@@ -18,6 +18,8 @@ from alerts.receivers.base import Field, Kind, Result, Secrets, Settings, clippe
 
 LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 LONGEST_LABEL = 500
+INCIDENT_LABEL = "incident"
+"""Its value is the incident's id: by it an alert that comes back is known as one of ours."""
 
 
 class Alertmanager(Kind):
@@ -37,6 +39,8 @@ class Alertmanager(Kind):
             name, equals, value = part.partition("=")
             if not equals or not LABEL.fullmatch(name.strip()) or not value.strip():
                 return {"labels": f"{clipped(part, 60)!r} is no label. One is team=payments."}
+            if name.strip() == INCIDENT_LABEL:
+                return {"labels": "The label incident is the incident's id, and stays so."}
         if _hold(settings) is None:
             return {"hold_hours": "A number of hours from 0.1 to 720."}
         if secrets.get("token") and secrets.get("password"):
@@ -59,7 +63,7 @@ def alert(message: Message, settings: Settings, now: datetime) -> dict[str, Any]
     """As the API wants it. Labels are the incident's for its whole life: they are its identity."""
     given = message.payload
     labels = {
-        "alertname": str(given.get("rule") or "Vigil"), "incident": message.thread,
+        "alertname": str(given.get("rule") or "Vigil"), INCIDENT_LABEL: message.thread,
         "stream": str(given.get("stream") or ""), "job": "vigil",
     }  # fmt: skip
     for part in _parts(settings):
