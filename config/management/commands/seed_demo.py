@@ -91,8 +91,8 @@ FROM generate_series(0, 24) AS h
 """
 
 _WORK = """
-INSERT INTO streams_pipelinestat (instance, minute, events, anomalies, rejects, lag)
-SELECT 'seed-demo', date_trunc('minute', now()) - m * interval '1 minute', 60000, 20, 0, 0
+INSERT INTO streams_pipelinestat (instance, minute, events, anomalies, rejects, lag, places)
+SELECT 'seed-demo', date_trunc('minute', now()) - m * interval '1 minute', 60000, 20, 0, 0, '{}'
 FROM generate_series(0, {minutes} * %(days)s::int - 1) AS m
 ON CONFLICT DO NOTHING
 """
