@@ -312,6 +312,7 @@ class Preferences(models.Model):
     time_zone = models.CharField(
         max_length=64, blank=True, default="", help_text="IANA zone; empty follows the browser."
     )
+    shortcuts = models.BooleanField(default=True, help_text="Single letters as keys.")
 
     class Meta:
         verbose_name_plural = "preferences"

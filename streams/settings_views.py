@@ -17,6 +17,13 @@ from streams.zones import browser_zone, chosen_zone, known_zones, zones_by_regio
 @require_http_methods(["GET", "HEAD", "POST"])
 def your_settings(request: HttpRequest) -> HttpResponse:
     chosen, wrong = chosen_zone(request), ""
+    if request.method == "POST" and "shortcuts" in request.POST:
+        on = request.POST["shortcuts"] == "on"
+        Preferences.objects.update_or_create(
+            user_id=request.user.pk or 0, defaults={"shortcuts": on}
+        )
+        messages.success(request, f"Keyboard shortcuts are {'on' if on else 'off'}.")
+        return redirect("your-settings")
     if request.method == "POST":
         chosen = request.POST.get("time_zone", "")
         if not chosen or chosen in known_zones():

@@ -95,5 +95,4 @@
   const button = document.getElementById("show-keys");
   button.hidden = false;
   button.addEventListener("click", showHelp);
-  if (!on) document.documentElement.dataset.keys = "off";
 })();

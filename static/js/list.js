@@ -21,8 +21,10 @@
   }, true);
   document.body.addEventListener("htmx:configRequest", (event) => {
     if (event.detail.elt.id !== "filters") return;
-    for (const name of Object.keys(event.detail.parameters)) if (event.detail.parameters[name] === "") delete event.detail.parameters[name];
-    if (!Object.keys(event.detail.parameters).length) event.detail.parameters.range = "all";
+    const { parameters } = event.detail;
+    for (const name of Object.keys(parameters)) if (parameters[name] === "" || (name === "range" && parameters[name] === "all")) delete parameters[name];
+    // Without any query the list opens with the user's own view.
+    if (!Object.keys(parameters).length) parameters.range = "all";
   });
   document.body.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.target.id !== "ask") return;
