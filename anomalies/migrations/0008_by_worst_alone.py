@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("anomalies", "0006_lanes_and_place"),
+        ("anomalies", "0007_alertmanager"),
         ("detection", "0006_learnt_weights"),
         ("streams", "0011_shortcuts"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
