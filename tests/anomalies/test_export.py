@@ -15,6 +15,7 @@ from django.http import StreamingHttpResponse
 from django.test import AsyncClient
 
 from anomalies import export, feedback, listing
+from anomalies.filters import Filters
 from tests import builders
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -73,5 +74,5 @@ async def test_no_cell_is_a_formula_and_json_lines_say_it_as_it_is() -> None:
 
 
 async def _lines() -> AsyncIterator[str]:
-    async for part in export.stream(listing.Filters(), listing.SORTS["oldest"], "jsonl"):
+    async for part in export.stream(Filters(), listing.SORTS["oldest"], "jsonl"):
         yield part
