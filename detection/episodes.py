@@ -58,6 +58,8 @@ EPISODE_FROM, EPISODE_TO = OPEN, EPISODE_DIRTY
 _LONG_AGO = -1e12
 _DAY = 86_400_000_000.0
 _MEMORY_DAYS, _LEAST_DAYS = 7.0, 2.0
+_FADING_DAYS = 3.5  # the shortest memory: a young series' lasts as long as it has lived
+_ROOM = 0.94  # onsets are judged before they are counted, so more than allowed are told
 _FAR = 3.0  # times the threshold's oddness
 _CEILING = 2.0  # times what is allowed: counts go no further, so that noise is forgotten in days
 _RUNG_COUNT = len(RUNGS)
@@ -70,7 +72,7 @@ def component() -> StateComponent:
     initial[[WATERMARK, LAST_TIME, LAST_RAISED, COUNTED_AT]] = _LONG_AGO
     initial[LAST_OVER : LAST_OVER + len(LEVELS)] = _LONG_AGO
     initial[LAST_OWN:COUNT_TOLD] = _LONG_AGO
-    return StateComponent("episodes", 2, initial)
+    return StateComponent("episodes", 3, initial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,18 +254,33 @@ def _over_threshold(score: Any, value: Any, mid: Any, policy: Any, policies: Any
 def _forget(s: Any, now: float, p: Any) -> Any:
     """Decay the budget's counts up to ``now``; returns how many onsets they may hold.
 
-    The memory is a week, and longer for a budget below one a day; a young series has at least the
-    onsets of two days.
+    The memory is a week, and longer for a budget below one a day. A young series may have the
+    onsets of two days, and remembers no longer than it has lived, but half a week: what came while
+    it was learnt is forgotten that much sooner.
     """
     stretch = max(1.0, 1.0 / p[7]) if p[7] > 0.0 else 1.0
     memory = _MEMORY_DAYS * stretch * _DAY
+    age = now - s[FIRST_TIME]
     if now > s[COUNTED_AT]:
-        left = np.exp((s[COUNTED_AT] - now) / memory)
+        before = max(s[COUNTED_AT] - s[FIRST_TIME], 0.0)
+        left = np.exp(_faded(before, memory) - _faded(age, memory))
         for j in range(COUNT_TOLD, WIDTH):
             s[j] *= left
         s[COUNTED_AT] = now
-    lived = memory * (1.0 - np.exp((s[FIRST_TIME] - now) / memory))
+    lived = _ROOM * memory * (1.0 - np.exp(-age / memory))
     return p[7] * max(_LEAST_DAYS * stretch, lived / _DAY)
+
+
+@njit(cache=True, nogil=True)
+def _faded(age: float, memory: float) -> Any:
+    """The logarithm of how much a series has forgotten by this age: each moment forgets at the rate
+    of the memory at that age."""
+    least = memory * _FADING_DAYS / _MEMORY_DAYS
+    if age < least:
+        return age / least
+    if age < memory:
+        return 1.0 + np.log(age / least)
+    return 1.0 + np.log(memory / least) + (age - memory) / memory
 
 
 @njit(cache=True, nogil=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -122,14 +123,28 @@ class Budget:
     """How a policy counts onsets: each fades, and none goes beyond twice what is allowed."""
 
     memory: float
+    first: int
     allowed: float
 
     @classmethod
     def of(cls, p: Policy, first: int, now: int) -> Budget:
         limit = p.max_onsets_per_day
         memory = 7 * DAY * max(1.0, 1 / limit if limit else 0.0)
-        lived = memory * (1 - math.exp((first - now) / memory))
-        return cls(memory, limit * max(memory * 2 / 7, lived) / DAY)
+        lived = 0.94 * memory * (1 - math.exp((first - now) / memory))
+        return cls(memory, first, limit * max(memory * 2 / 7, lived) / DAY)
+
+    def faded(self, since: int, now: int) -> float:
+        """What is left of a count: by steps, each with the memory of its time."""
+        edges = [since, *(self.first + self.memory * x for x in (0.5, 1.0)), now]
+        left = 1.0
+        for a, b in pairwise(sorted(min(max(edge, since), now) for edge in edges)):
+            if b <= self.first + self.memory / 2:
+                left *= math.exp((a - b) / (self.memory / 2))
+            elif b <= self.first + self.memory:
+                left *= (a - self.first) / (b - self.first)
+            else:
+                left *= math.exp((a - b) / self.memory)
+        return left
 
 
 @dataclass
@@ -142,7 +157,7 @@ class Count:
     at: int = 0
 
     def now(self, now: int, budget: Budget) -> float:
-        return self.value * math.exp((self.at - now) / budget.memory)
+        return self.value * budget.faded(self.at, now) if self.value else 0.0
 
     def add(self, now: int, budget: Budget) -> None:
         limit = 2 * budget.allowed if budget.allowed else math.inf
