@@ -13,6 +13,8 @@ from django.utils.dateparse import parse_datetime
 from detection.models import ModelVersion, TrainingRun
 
 MOST_LINES = 200
+MOST_TESTS = 20
+MOST_FIGURES = 40
 ACTIVE = (TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING)
 State = ModelVersion.State
 
@@ -60,6 +62,34 @@ def lines() -> list[Line]:
 def runs() -> QuerySet[TrainingRun]:
     """Every training run, the newest first."""
     return TrainingRun.objects.select_related("stream", "requested_by").order_by("-pk")
+
+
+TOLD = (
+    "faults", "found", "recall", "precision", "f1", "pr_auc", "vus_pr", "delay_events",
+    "false_alarms_a_day", "false_onsets_per_10000",
+)  # fmt: skip
+"""Of a group of a test's figures, those that a list has room for."""
+
+
+def tests(row: ModelVersion, without: str) -> list[tuple[str, datetime, list[tuple[str, Any]]]]:
+    """(kind, when, its figures) of a version's newest evaluations, but for those of one kind.
+
+    Of groups such as `all` or `challenger` the main figures are told, with the group's name.
+    """
+    found = []
+    for evaluation in row.evaluations.exclude(kind=without).order_by("-pk")[:MOST_TESTS]:
+        told: list[tuple[str, Any]] = []
+        for name, value in evaluation.metrics.items():
+            if not isinstance(value, Mapping):
+                told.append((name, value))
+                continue
+            told += [
+                (f"{name}: {inner}", figure)
+                for inner, figure in value.items()
+                if not isinstance(figure, Mapping) and (inner in TOLD or TOLD[0] not in value)
+            ]
+        found.append((evaluation.kind, evaluation.created_at, told[:MOST_FIGURES]))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Any
 
 from django.conf import settings
 
-from detection import gate, model_store, training_queue
+from detection import gate, gate_faults, model_store, training_queue
 from detection.errors import DetectionError
-from detection.models import DriftReport, Evaluation, ModelVersion, TrainingRun
+from detection.models import DriftReport, ModelVersion, TrainingRun
 from detection.training_orders import order_again
 from streams.errors import StreamsError
 
@@ -79,7 +79,7 @@ def judge_all(client: Mapping[str, Any]) -> list[str]:
         name = model_store.describe(model)
         try:
             if gate.long_enough(model) and not _measured(model):
-                gate.measure_injected(model, client)
+                gate_faults.measure(model, client)
             said.append(f"{name} {_decided(model, gate.judge(model))}")
         except (DetectionError, StreamsError) as error:
             said.append(f"{name} could not be judged: {error}")
@@ -98,9 +98,7 @@ def _decided(model: ModelVersion, verdict: gate.GateResult) -> str:
 
 def _measured(model: ModelVersion) -> bool:
     champion = model_store.champion(model.stream, model.metric, model.algorithm)
-    return Evaluation.objects.filter(
-        model=model, kind=gate.KIND_INJECTED, settings__champion=champion and champion.pk
-    ).exists()
+    return gate_faults.of_model(model, champion) is not None
 
 
 def _refused(model: ModelVersion) -> bool:

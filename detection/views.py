@@ -157,7 +157,7 @@ def model_detail(request: HttpRequest, pk: int) -> HttpResponse:
         "model": row, "figures": catalogue.figures(row.manifest), "versions": line[:VERSIONS],
         "transitions": row.transitions.order_by("-pk")[:50],
         # The gate's verdict has a card of its own.
-        "evaluations": row.evaluations.exclude(kind=KIND_GATE).order_by("-pk")[:20],
+        "tests": catalogue.tests(row, without=KIND_GATE),
         "facts": _manifest(row), "metrics": sorted((row.manifest.get("metrics") or {}).items()),
         "actions": _actions(row), "previous": previous, "operator": may_operate(request.user),
         "shadow": shadow_context(row) if row.state == ModelVersion.State.CHALLENGER else None,

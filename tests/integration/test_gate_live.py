@@ -17,6 +17,7 @@ from django.test import Client, override_settings
 from anomalies.models import Anomaly
 from detection import model_store, promotion
 from detection.features import FEATURE_NAMES
+from detection.gate_faults import FAULTS
 from detection.models import Evaluation, ModelVersion, ShadowHour, VersionLog
 from detection.tasks import judge_challengers, train_models, watch_champions
 from detection.training import train
@@ -122,7 +123,7 @@ def test_the_gate_and_the_watch_decide_by_what_really_came(topic: MakeTopic, kaf
     print({side: measured[side] for side in ("champion", "challenger")}, measured["series"])
     # faults were put only into what came after the training
     assert measured["series"] == measured["held_out"] == 6
-    assert measured["challenger"]["faults"] >= 6
+    assert measured["challenger"]["faults"] > 0.9 * FAULTS
     assert "passed the gate" in page(web, second)
 
     # A worse one stays, with the reason on its page; nobody was told of what it alone flagged.
@@ -136,7 +137,7 @@ def test_the_gate_and_the_watch_decide_by_what_really_came(topic: MakeTopic, kaf
     worse.refresh_from_db()
     assert worse.state == "challenger"
     assert "stays challenger: It finds" in said
-    assert "of the injected faults, the champion" in said
+    assert "injected faults, the champion" in said
     assert all(str(reason) in page(web, worse) for reason in worse.gate["reasons"])
     with pytest.raises(promotion.GateFailed):
         promotion.promote(worse.pk, actor="olga")

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.test import override_settings
 
 from anomalies.models import Anomaly
-from detection import drift, gate, model_store, succession
+from detection import drift, gate, gate_faults, model_store, succession
 from detection.drift import DriftSettings
 from detection.models import Evaluation, ModelVersion, ShadowHour, TrainingRun, VersionLog
 from detection.registry import MODEL_DETECTORS
@@ -132,7 +132,7 @@ def test_from_the_first_training_to_the_rollback(topic: MakeTopic, kafka: str) -
     with rules(shadow_hours=4, shadow_events=5_000, auto_promote=True):
         assert gate.long_enough(second)
         said = [line for line in succession.judge_all(client) if LABEL in line]
-    measured = Evaluation.objects.get(model=second, kind=gate.KIND_INJECTED)
+    measured = Evaluation.objects.get(model=second, kind=gate_faults.KIND_INJECTED)
     assert measured.settings["kinds"] == list(KINDS)
     figures = measured.metrics
     assert (figures["series"], figures["held_out"]) == (SOURCES, SOURCES)

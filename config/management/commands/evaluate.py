@@ -8,7 +8,16 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from config.evaluations import injected, labels, nab, normal, recurring, skab, weights
+from config.evaluations import (
+    gate,
+    injected,
+    labels,
+    nab,
+    normal,
+    recurring,
+    skab,
+    weights,
+)
 
 # Each module has HELP, add_arguments(parser) and run(config, options, out).
 KINDS: dict[str, ModuleType] = {
@@ -19,6 +28,7 @@ KINDS: dict[str, ModuleType] = {
     "recurring": recurring,
     "labels": labels,
     "weights": weights,
+    "gate": gate,
 }
 
 
