@@ -16,7 +16,7 @@ from django.db import connection
 from streams.clock import to_us
 from streams.models import ConsumerStatus
 
-ACTIVE_S = 10.0
+ACTIVE_S = 5.0
 """A partition that was moved so lately is being read."""
 ALIVE_S = 15.0
 AHEAD_S = 60.0

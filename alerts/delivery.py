@@ -24,7 +24,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 from pydantic import ValidationError
 
-from alerts import vault, wording
+from alerts import live, vault, wording
 from alerts.hours import Timetable
 from alerts.models import Attempt, Incident, Notification, Receiver, TimelineEntry
 from alerts.outgoing import Client, Guard
@@ -469,6 +469,7 @@ def _told(row: Notification, kind: str, text: str, now: datetime) -> None:
             kind=kind, text=text, data={"notification": str(row.pk), "receiver": row.receiver.name},
         )  # fmt: skip
         TimelineEntry.objects.bulk_create([entry], ignore_conflicts=True)
+        live.changed([row.incident_id])
 
 
 def _remind(row: Notification, claimed: Notification, now: datetime) -> None:

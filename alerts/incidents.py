@@ -15,6 +15,7 @@ from django.contrib.auth.models import AbstractBaseUser, User
 from django.db import transaction
 from django.utils import timezone
 
+from alerts import live
 from alerts.errors import ActionError
 from alerts.models import (
     Incident,
@@ -301,6 +302,7 @@ def merge(pk: int, into: int, user: Actor, *, now: datetime | None = None) -> In
              data={"from": gone.pk})  # fmt: skip
         gone.save()
         target.save()
+        live.changed([pk, into])
     return target
 
 
@@ -331,6 +333,7 @@ def _on(
             _not_merged(incident, "state")
         act(incident, now or timezone.now())
         incident.save()
+        live.changed([pk])
     return incident
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from alerts import live
 from alerts.incidents import MOST_SOURCES, announce, as_json, note, open_again
 from alerts.machine import (
     FOREIGN,
@@ -142,6 +143,7 @@ class Ledger:
         IncidentMessage.objects.bulk_create(messages)
         Notification.objects.bulk_create(words, ignore_conflicts=True)
         self.notifications = len(words)
+        live.changed(p.incident.pk for p in pages)
 
     # -- decisions -----------------------------------------------------------------------------
 

@@ -62,9 +62,12 @@
     if (lastUpdate && gap < 10 * usual) usual = Math.max(500, 0.9 * usual + 0.1 * gap);
     lastUpdate = now;
   };
+  // Pages of incidents listen; null: any of them.
+  const incidents = (numbers) => document.dispatchEvent(new CustomEvent("vigil:incidents", { detail: numbers }));
   const message = (text) => {
     const update = JSON.parse(text);
-    if (update.type === "resync") { missing = true; catchUp(); return; }
+    if (update.type === "resync") { missing = true; catchUp(); incidents(null); return; }
+    if (update.type === "incidents") { incidents(update.numbers); return; }
     if (update.type !== "update") return;
     heard();
     if (update.dropped) missing = true;
@@ -254,6 +257,7 @@
       dot.className = "dot ok"; tries = 0; openSince = Date.now();
       const long = lostAt && Date.now() - lostAt > TELL_AFTER_MS; lostAt = 0;
       unsay("bad");
+      incidents(null);
       // Also the first time: something may have been stored between rendering and connecting.
       catchUp(long).then(() => { document.documentElement.dataset.connected = "yes"; });
     };
@@ -261,7 +265,7 @@
     socket.onclose = lost;
   };
   if (shell.dataset.live === "socket") connect();
-  else { usual = POLL_MS; dot.className = "dot ok"; setInterval(() => { if (!document.hidden && !paused.since) catchUp().then(() => { if (!missing) heard(); }); }, POLL_MS); }
+  else { usual = POLL_MS; dot.className = "dot ok"; setInterval(() => { if (document.hidden || paused.since) return; incidents(null); catchUp().then(() => { if (!missing) heard(); }); }, POLL_MS); }
   addEventListener("pagehide", () => { clearTimeout(retry); if (socket) { socket.onclose = null; socket.close(); } });
   addEventListener("pageshow", (event) => { if (event.persisted) connect(); });
 })();

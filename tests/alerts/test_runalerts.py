@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -26,31 +22,13 @@ from alerts.models import (
 )
 from anomalies.models import Outbox
 from tests.alerts import scene
+from tests.alerts.alerts_process import Process
 from tests.conftest import MakeTopic
-from tests.integration.harness import ROOT, await_until, database_url
+from tests.integration.harness import await_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ANOMALIES = 1_500
 KILLS = 6
-
-
-class Process:
-    """One `manage.py runalerts`."""
-
-    def __init__(self, name: str, topic: str) -> None:
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        env = os.environ | {"DATABASE_URL": database_url(), "VIGIL_KAFKA__ALERTS_TOPIC": topic}
-        self.process = subprocess.Popen(
-            [sys.executable, "manage.py", "runalerts", "--instance", name],
-            cwd=ROOT, env=env, stdout=self._log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    def output(self) -> str:
-        return os.pread(self._log.fileno(), 1 << 20, 0).decode()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 @pytest.fixture
