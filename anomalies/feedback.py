@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import connection, transaction
-from django.db.models import F, Sum
+from django.db.models import Count, Sum
 from django.utils import timezone
 
+from anomalies.kept import kept
 from anomalies.models import Anomaly, AnomalyType
 from detection.models import QuarantineRelease
 from streams.models import Rollup
@@ -141,12 +144,16 @@ def _length(anomaly: Anomaly, flat: bool) -> int:
 
 
 def by_detector() -> list[Counted]:
-    """Detectors by how much was labelled of what they voted for."""
+    """Detectors by how much was labelled of what they voted for; some seconds old at most."""
+
+    def made() -> str:
+        with connection.cursor() as cursor:
+            cursor.execute(_BY_DETECTOR, {"from": VOTES_FROM})
+            return json.dumps(cursor.fetchall())
+
     found: dict[str, Counted] = {}
-    with connection.cursor() as cursor:
-        cursor.execute(_BY_DETECTOR, {"from": VOTES_FROM})
-        for name, label, n in cursor.fetchall():
-            setattr(found.setdefault(name, Counted(name)), label, n)
+    for name, label, n in json.loads(kept("votes", settings.VIGIL.dashboard.keep_s, made)):
+        setattr(found.setdefault(name, Counted(name)), label, n)
     return _most(found.values())
 
 
@@ -165,23 +172,26 @@ def total() -> Counted:
     """All labels of what detectors found."""
     rows = (
         Anomaly.objects.filter(origin=Anomaly.Origin.DETECTOR).exclude(label="").order_by()
-        .values_list("label")
+        .values_list("label").annotate(n=Count("id"))
     )  # fmt: skip
     counted = Counted("all")
-    for label in Anomaly.Label.values:
-        if label:
-            setattr(counted, label, rows.filter(label=label).count())
+    for label, n in rows:
+        setattr(counted, label, n)
     return counted
 
 
 def latest(most: int = 20) -> list[Anomaly]:
     """The newest labels: what, by whom and when."""
     labelled = Anomaly.objects.exclude(label="").select_related("labelled_by")
-    return list(
-        labelled.defer("context", "features", "evidence").order_by(
-            F("labelled_at").desc(nulls_last=True), "-onset_at"
-        )[:most]
+    labelled = labelled.defer("context", "features", "evidence")
+    newest = list(
+        labelled.filter(labelled_at__isnull=False).order_by("-labelled_at", "-onset_at")[:most]
     )
+    # Those whose time is not known come last, and only where there is room.
+    if len(newest) < most:
+        untimed = labelled.filter(labelled_at=None).order_by("-onset_at")
+        newest += untimed[: most - len(newest)]
+    return newest
 
 
 def _most(rows: Any) -> list[Counted]:

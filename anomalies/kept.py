@@ -1,12 +1,13 @@
 """Answers that many ask for and that cost something, kept in Valkey for some seconds for all.
 
-One caller makes an answer anew; the others get the last one meanwhile, or wait where there is none:
+One thread makes an answer anew; who asks gets the last one meanwhile, or waits where there is none:
 a hundred pages ask PostgreSQL once. Without Valkey each caller makes its own.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from functools import lru_cache
 import redis
 from django.conf import settings
 from django.db import connection
+from django.utils import timezone
 
 STALE_S = 30.0  # how much older an answer may be while somebody makes the next
 MAKING_S = 15.0
@@ -25,7 +27,7 @@ _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('del', KEYS
 
 
 def kept(name: str, seconds: float, make: Callable[[], str]) -> str:
-    """What `make` gave for `name` at most so many seconds ago; 0 asks it each time."""
+    """What `make` gave for `name` so many seconds ago or a little more; 0 asks it each time."""
     if seconds <= 0:
         return make()
     # Two databases behind one Valkey would give each other's answers.
@@ -38,30 +40,61 @@ def kept(name: str, seconds: float, make: Callable[[], str]) -> str:
 
 
 def _shared(client: redis.Redis, key: str, seconds: float, make: Callable[[], str]) -> str:
-    lock, mine = f"{key}:making", uuid.uuid4().hex
+    mine = uuid.uuid4().hex
     until = time.monotonic() + MAKING_S
     while True:
         found = client.get(key)
-        age, text = _opened(found) if isinstance(found, bytes) else (None, "")
-        if age is not None and age < seconds:
+        if isinstance(found, bytes):
+            age, text = _opened(found)
+            if age >= seconds and _taken(client, key, mine):
+                if age < seconds + STALE_S / 2:
+                    _later(lambda: _made(client, key, seconds, make, mine))
+                else:
+                    return _made(client, key, seconds, make, mine)
             return text
-        if client.set(lock, mine, nx=True, px=int(MAKING_S * 1000)):
-            try:
-                # Somebody may have made it between our look and our lock.
-                again = client.get(key)
-                if isinstance(again, bytes) and again != found:
-                    return _opened(again)[1]
-                made = make()
-                stamped = f"{time.time()}\n{made}".encode()
-                client.set(key, stamped, px=int((seconds + STALE_S) * 1000))
-                return made
-            finally:
-                client.eval(_RELEASE, 1, lock, mine)
-        if age is not None:
-            return text
+        if _taken(client, key, mine):
+            # Somebody may have made it between our look and our lock.
+            again = client.get(key)
+            if isinstance(again, bytes):
+                _release(client, key, mine)
+                return _opened(again)[1]
+            return _made(client, key, seconds, make, mine)
         if time.monotonic() > until:
             return make()
         time.sleep(LOOK_S)
+
+
+def _taken(client: redis.Redis, key: str, mine: str) -> bool:
+    return bool(client.set(f"{key}:making", mine, nx=True, px=int(MAKING_S * 1000)))
+
+
+def _release(client: redis.Redis, key: str, mine: str) -> None:
+    client.eval(_RELEASE, 1, f"{key}:making", mine)
+
+
+def _made(client: redis.Redis, key: str, seconds: float, make: Callable[[], str], mine: str) -> str:
+    try:
+        made = make()
+        client.set(key, f"{time.time()}\n{made}".encode(), px=int((seconds + STALE_S) * 1000))
+        return made
+    finally:
+        _release(client, key, mine)
+
+
+def _later(task: Callable[[], object]) -> None:
+    """In a thread of its own, with the zone of who asks: nobody waits for it."""
+    zone = timezone.get_current_timezone()
+
+    def run() -> None:
+        try:
+            with timezone.override(zone):
+                task()
+        except Exception as error:
+            log.warning("kept.not_made error=%s", error)
+        finally:
+            connection.close()
+
+    threading.Thread(target=run, name="kept", daemon=True).start()
 
 
 def _opened(found: bytes) -> tuple[float, str]:

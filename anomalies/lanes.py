@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Max, Min, Sum
 
 from anomalies.models import Anomaly, AnomalyType
@@ -20,9 +20,30 @@ LANES = 12
 CELLS = 48
 WARM_FROM = 30  # events, from which on the first detectors score
 LABELLED = {"not_false_alarm": "label <> 'false_alarm'", "none": "label = ''"}
-GROUP = {"source": "source", "metric": "metric", "stream": "stream_id"}
-BY = {"source": "g.name", "metric": "g.name", "stream": "t.name"}
+GROUP = {"source": "source", "metric": "metric", "stream": "coalesce(stream_id, 0)"}
+_NAMES = "(SELECT count(DISTINCT name) FROM g)"
+_SOURCES = """(SELECT count(DISTINCT source) FROM streams_series WHERE %(stream)s = ''
+                   OR stream_id = (SELECT id FROM streams_stream WHERE name = %(stream)s))"""
+KNOWN = {"source": _SOURCES, "metric": _NAMES, "stream": _NAMES}
+BY = tuple(GROUP)
 MANUAL = "manual"
+
+# The order is that of `Lane.recent`.
+_LANES = """
+WITH g AS MATERIALIZED (
+    SELECT {group} AS name, min(stream_id) AS stream_id,
+           date_bin(%(bucket)s, onset_at, %(start)s) AS at, max(severity) AS severity,
+           max(coalesce(peak_score, score, 0)) AS score, count(*) AS count
+      FROM anomalies_anomaly WHERE {where} GROUP BY 1, 3),
+chosen AS (
+    SELECT name FROM g GROUP BY name
+     ORDER BY 2 * coalesce(max(severity) FILTER (WHERE at >= %(recent)s), 0) + max(severity) DESC,
+              max(score) DESC, sum(count) DESC LIMIT %(lanes)s)
+SELECT {name}, t.name, g.at, g.severity, g.score, g.count, {known} AS known
+  FROM chosen JOIN g USING (name) LEFT JOIN streams_stream t ON t.id = g.stream_id
+ UNION ALL
+SELECT NULL, NULL, at, max(severity), max(score), sum(count)::bigint, {known} FROM g GROUP BY at
+"""
 
 
 @dataclass(slots=True)
@@ -88,36 +109,32 @@ def lanes(span: Range, wanted: Wanted) -> Lanes:
     total = Lane("", _cells(start, bucket))
     found: dict[str, Lane] = {}
     known = 0
-    for group, stream, at, worst, score, count, sources in _rows(start, bucket, wanted):
-        name = str(group or MANUAL)
-        if name not in found:
-            found[name] = Lane(name, _cells(start, bucket))
-        lane = found[name]
-        if wanted.by == "source" and stream:
-            lane.note = stream
+    for name, stream, at, worst, score, count, groups in _rows(start, bucket, wanted):
+        known = groups
+        lane = total
+        if name is not None:
+            lane = found.setdefault(name, Lane(name, _cells(start, bucket)))
+            lane.note = stream or "" if wanted.by == "source" else ""
         i = min(CELLS - 1, max(0, round((at - start).total_seconds()) // bucket))
         lane.add(i, worst, score, count)
-        total.add(i, worst, score, count)
-        known = sources
-    chosen = sorted(found.values(), key=lambda lane: lane.recent, reverse=True)[:LANES]
+    chosen = sorted(found.values(), key=lambda lane: lane.recent, reverse=True)
     if wanted.by == "source" and not wanted.severity and not wanted.label:
         chosen += _warming(chosen, start, bucket, wanted.stream)
     if wanted.by == "source":
         _mark_silent(chosen, start, span.end)
-    else:
-        known = len(found)
     for lane in (total, *chosen):
         _mark_lesser(lane.cells)
     return Lanes(total, chosen, max(known, len(chosen)), bucket)
 
 
 def _rows(start: datetime, bucket: int, wanted: Wanted) -> list[tuple[Any, ...]]:
-    """By group and bucket, out of the index `anomalies_lanes` alone."""
+    """By group and bucket, and by bucket alone, out of the index `anomalies_lanes` alone."""
     where = ["onset_at >= %(start)s", "onset_at < %(end)s"]
     values: dict[str, Any] = {
         "start": start, "end": start + timedelta(seconds=CELLS * bucket),
+        "recent": start + timedelta(seconds=(CELLS - CELLS // 8) * bucket),
         "bucket": timedelta(seconds=bucket), "severity": wanted.severity, "label": wanted.label,
-        "stream": wanted.stream,
+        "stream": wanted.stream, "lanes": LANES, "manual": MANUAL,
     }  # fmt: skip
     if wanted.stream:
         where.append("stream_id = (SELECT id FROM streams_stream WHERE name = %(stream)s)")
@@ -125,19 +142,16 @@ def _rows(start: datetime, bucket: int, wanted: Wanted) -> list[tuple[Any, ...]]
         where.append("severity >= %(severity)s")
     if wanted.label:
         where.append(LABELLED.get(wanted.label, "label = %(label)s"))
-    with connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor:
+        # The planner can't know how few buckets there are, and would sort on disk.
+        cursor.execute("SET LOCAL work_mem = '64MB'")
         cursor.execute(
-            f"""SELECT {BY[wanted.by]}, t.name, g.at, g.severity, g.score, g.count,
-                       (SELECT count(DISTINCT source) FROM streams_series
-                         WHERE %(stream)s = '' OR stream_id = (
-                               SELECT id FROM streams_stream WHERE name = %(stream)s))
-                  FROM (SELECT {GROUP[wanted.by]} AS name, min(stream_id) AS stream_id,
-                               date_bin(%(bucket)s, onset_at, %(start)s) AS at,
-                               max(severity) AS severity, count(*) AS count,
-                               max(coalesce(peak_score, score, 0)) AS score
-                          FROM anomalies_anomaly
-                         WHERE {" AND ".join(where)} GROUP BY 1, 3) AS g
-                  LEFT JOIN streams_stream t ON t.id = g.stream_id""",  # noqa: S608  (ours)
+            _LANES.format(
+                group=GROUP[wanted.by],
+                where=" AND ".join(where),
+                known=KNOWN[wanted.by],
+                name="g.name" if wanted.by != "stream" else "coalesce(t.name, %(manual)s)",
+            ),
             values,
         )
         return list(cursor.fetchall())

@@ -148,6 +148,11 @@ class Anomaly(models.Model):
                 name="anomalies_lanes",
             ),
             models.Index(fields=["incarnation", "partition", "offset"], name="anomalies_by_place"),
+            models.Index(
+                fields=["series", "label"], include=("source", "metric"),
+                condition=~models.Q(label="") & models.Q(origin="detector"),
+                name="anomalies_judged",
+            ),
         ]  # fmt: skip
 
     def __str__(self) -> str:

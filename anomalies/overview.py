@@ -27,6 +27,7 @@ from streams.models import DeadLetter, Series
 from streams.ranges import named_range
 
 FEED_ROWS = 8
+SLOWER = {"24h": 2, "7d": 5, "30d": 15, "all": 15}
 CARDS = {"strip": "Health", "lanes": "Anomalies", "feed": "Live feed"}
 
 
@@ -90,7 +91,9 @@ def _shared(name: str, form: FilterForm, by: str, make: Callable[[], str]) -> Sa
     """A card that is the same for all who look with these filters, kept for some seconds."""
     zone = timezone.get_current_timezone_name()
     asked = "&".join((form.range, by, form.stream, form.severity, form.label, zone))
-    keep_s = settings.VIGIL.dashboard.keep_s
+    # Of a month a cell lasts half a day: it may be older than one of an hour.
+    slow = SLOWER.get(form.range, 1) if name == "lanes" else 1
+    keep_s = settings.VIGIL.dashboard.keep_s * slow
     return card(name, CARDS[name], lambda: kept(f"{name}:{asked}", keep_s, make))
 
 

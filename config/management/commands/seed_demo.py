@@ -6,7 +6,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection, transaction
+from django.utils import timezone
 
+from streams import hours
 from streams.models import Stream
 
 NAME = "seed-demo"
@@ -29,7 +31,7 @@ INSERT INTO anomalies_anomaly (id, stream_id, series_id, source, metric, origin,
     anomaly_type, state, severity, onset_at, end_at, count, value, score, peak_value, peak_score,
     peak_at, direction, expected_low, expected_mid, expected_high, threshold, policy, detectors,
     features, context, explanation, evidence, models_used, incarnation_id, partition, "offset",
-    last_offset, late, message, label, stored_at, updated_at)
+    last_offset, late, message, label, labelled_at, stored_at, updated_at)
 SELECT md5(%(life)s || '/' || i)::uuid, %(stream)s, s.id, s.source, s.metric, 'detector',
     'episode', (ARRAY['spike', 'dip', 'level_shift', 'trend_change', 'variance_change',
                       'contextual', 'pattern', 'flatline'])[1 + i %% 8],
@@ -40,7 +42,8 @@ SELECT md5(%(life)s || '/' || i)::uuid, %(stream)s, s.id, s.source, s.metric, 'd
     s.metric || ' on ' || s.source || ' was ' || round(value::numeric, 1)
         || ', above the 50 expected.',
     '{}', '{}', %(life)s, 0, i, i, false, '',
-    CASE WHEN i %% 50 = 0 THEN 'real' WHEN i %% 70 = 0 THEN 'false_alarm' ELSE '' END, at, at
+    CASE WHEN i %% 50 = 0 THEN 'real' WHEN i %% 70 = 0 THEN 'false_alarm' ELSE '' END,
+    CASE WHEN i %% 50 = 0 OR i %% 70 = 0 THEN at + interval '1 hour' END, at, at
 FROM (SELECT i, now() - %(days)s * interval '1 day' * power(random(), 2) AS at,
              0.8 + 0.2 * power(random(), 3) AS score, 75 + 50 * random() AS value,
              (random() * (%(series)s - 1))::int AS nth
@@ -86,7 +89,7 @@ ON CONFLICT DO NOTHING
 
 _MARKS = """
 INSERT INTO streams_hourdue (incarnation_id, partition, hour, changes, since, touched_at)
-SELECT %(life)s, 0, date_trunc('hour', now(), 'UTC') - h * interval '1 hour', 1, now(), now()
+SELECT %(life)s, 0, date_trunc('hour', now(), 'UTC') - h * interval '1 hour', 1, now(), now() - interval '1 hour'
 FROM generate_series(0, 24) AS h
 """
 
@@ -120,8 +123,10 @@ class Command(BaseCommand):
             if not options["clear"]:
                 self._fill(options)
         if not options["clear"]:
+            hours.roll_up(timezone.now())
             with connection.cursor() as cursor:
-                cursor.execute("ANALYZE")
+                # As it would be by itself after some minutes.
+                cursor.execute("VACUUM ANALYZE")
         done = "taken away" if options["clear"] else (
             f"{options['series']:,} series and {options['anomalies']:,} anomalies over"
             f" {options['days']} days in the stream {NAME}")  # fmt: skip
