@@ -5,6 +5,7 @@ Buckets begin at round times, so one that has ended holds the same until somebod
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from streams.ranges import Range, from_epoch
 
 LANES = 12
 CELLS = 48
+LARGE_S = 2 * 86_400
 WARM_FROM = 30  # events, from which on the first detectors score
 LABELLED = {"not_false_alarm": "label <> 'false_alarm'", "none": "label = ''"}
 GROUP = {"source": "source", "metric": "metric", "stream": "coalesce(stream_id, 0)"}
@@ -142,9 +144,11 @@ def _rows(start: datetime, bucket: int, wanted: Wanted) -> list[tuple[Any, ...]]
         where.append("severity >= %(severity)s")
     if wanted.label:
         where.append(LABELLED.get(wanted.label, "label = %(label)s"))
-    with transaction.atomic(), connection.cursor() as cursor:
-        # The planner can't know how few buckets there are, and would sort on disk.
-        cursor.execute("SET LOCAL work_mem = '64MB'")
+    large = bucket * CELLS > LARGE_S
+    with transaction.atomic() if large else nullcontext(), connection.cursor() as cursor:
+        if large:
+            # The planner can't know how few buckets there are, and would go by way of the disk.
+            cursor.execute("SET LOCAL work_mem = '64MB'")
         cursor.execute(
             _LANES.format(
                 group=GROUP[wanted.by],
@@ -175,23 +179,16 @@ def _warming(chosen: list[Lane], start: datetime, bucket: int, stream: str) -> l
     room = LANES - len(chosen)
     if room <= 0:
         return []
-    rows = Series.objects.filter(last_event_at__gte=start, events__lt=WARM_FROM)
+    rows = Series.objects.exclude(source__in=[lane.name for lane in chosen])
     if stream:
         rows = rows.filter(stream__name=stream)
-    rows = rows.exclude(source__in=[lane.name for lane in chosen])
     found = (
         rows.values("source", "stream__name")
-        .annotate(first=Min("first_event_at"), last=Max("last_event_at"))
-        .order_by("-last")[:room]
-    )
-    grown = set(
-        Series.objects.filter(source__in=[row["source"] for row in found], events__gte=WARM_FROM)
-        .values_list("source", flat=True)
+        .annotate(first=Min("first_event_at"), last=Max("last_event_at"), most=Max("events"))
+        .filter(last__gte=start, most__lt=WARM_FROM).order_by("-last")[:room]
     )  # fmt: skip
     warming = []
     for row in found:
-        if row["source"] in grown:
-            continue
         lane = Lane(row["source"], _cells(start, bucket), row["stream__name"], warming=True)
         for cell in lane.cells:
             if cell.end > row["first"] and cell.start <= row["last"]:

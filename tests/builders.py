@@ -104,8 +104,10 @@ def anomaly(of: Series | None = None, *, score: float = 0.92, at: datetime | Non
         "explanation": f"{metric} on {source} was 1,284, 16 × its usual spread above the 242 "
                        "expected for a Monday at 09:38 (usually 181 to 312).",
         "models_used": {"isolation_forest": {"version": 3, "sha256": "9f2c41d0" + "ab" * 28}},
-        "incarnation": incarnation(found), "partition": 3, "offset": _next_offset(found),
+        "incarnation": incarnation(found), "partition": 3,
     }  # fmt: skip
+    if "offset" not in more:
+        given["offset"] = _next_offset(found)
     return Anomaly.objects.create(**given | more)
 
 

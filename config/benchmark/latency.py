@@ -109,8 +109,10 @@ def topics_of_our_own(client: dict[str, Any], name: str, partitions: int) -> Ite
 
 
 @contextmanager
-def consumer(name: str, env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`manage.py runconsumer` on the topic `name`, what it says in `log`."""
+def consumer(
+    name: str, env: dict[str, str], log: Path, *, live: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`manage.py runconsumer` on the topic `name`; `live` pushes what it finds to pages."""
     child_env = {
         **os.environ,
         **env,
@@ -119,7 +121,7 @@ def consumer(name: str, env: dict[str, str], log: Path) -> Iterator[subprocess.P
         "VIGIL_KAFKA__OUTPUT_TOPIC": f"{name}-results",
         "VIGIL_KAFKA__STATISTICS_TOPIC": f"{name}-statistics",
         "VIGIL_KAFKA__DEAD_LETTER_TOPIC": f"{name}-dead",
-        "VIGIL_DASHBOARD__REAL_TIME_UPDATES": "false",  # nobody's pages
+        "VIGIL_DASHBOARD__REAL_TIME_UPDATES": "true" if live else "false",
     }
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -199,13 +201,13 @@ def measure(
         Watcher(env["DATABASE_URL"]) as watcher,
         consumer(name, env, log) as process,
     ):
-        _await(lambda: len(watcher.next_offset) == partitions, READY_WITHIN_S, process, log)
+        await_(lambda: len(watcher.next_offset) == partitions, READY_WITHIN_S, process, log)
         sent = produce(client, name, rate, seconds + WARM_UP_S).after(WARM_UP_S)
         if sent.failed:
             raise LatencyError(f"{len(sent.failed)} messages were not taken: {sent.failed[0]}")
         partition, offset = np.array(sent.partition), np.array(sent.offset)
         last = {int(p): int(offset[partition == p].max()) for p in np.unique(partition)}
-        _await(
+        await_(
             lambda: all(watcher.next_offset[p] > o for p, o in last.items()),
             STORED_WITHIN_S,
             process,
@@ -244,7 +246,7 @@ def percentiles(seconds: NDArray[np.float64]) -> dict[str, float]:
     return {name: round(float(np.percentile(seconds * 1000, q)), 1) for name, q in wanted.items()}
 
 
-def _await(condition: Any, within_s: float, process: subprocess.Popen[bytes], log: Path) -> None:
+def await_(condition: Any, within_s: float, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:

@@ -47,8 +47,8 @@ def test_who_asks_gets_the_last_one_while_the_next_is_made(name: str) -> None:
         done.set()
         return "second"
 
-    assert kept.kept(name, 0.001, make) == "first"
-    assert asked.wait(10)  # it is being made, by a thread of its own
+    while not asked.wait(0.01):  # until it is being made, by a thread of its own
+        assert kept.kept(name, 0.001, make) == "first"
     assert kept.kept(name, 0.001, lambda: "never") == "first"
     go.set()
     assert done.wait(10)

@@ -19,7 +19,7 @@ import psycopg
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from config.benchmark import latency, measure, web
+from config.benchmark import latency, live, measure, web
 from config.benchmark.load import VALUES
 from config.benchmark.model import promote_models
 from config.benchmark.runs import Measured, bare, whole
@@ -62,13 +62,17 @@ class Command(BaseCommand):
         parser.add_argument(
             "what",
             nargs="?",
-            choices=("web",),
-            help="web: how long pages take in the server, on --anomalies made-up ones",
+            choices=("web", "live"),
+            help="web: how long pages take in the server, on --anomalies made-up ones; live: how"
+            " long anomalies take to the browsers that --clients stand for",
         )
         parser.add_argument("--anomalies", type=int, default=1_000_000, help="of web")
         parser.add_argument("--requests", type=int, default=20, help="of each page of web")
-        parser.add_argument("--rate", type=float, default=1_000, help="events/s of --latency")
-        parser.add_argument("--seconds", type=float, default=20, help="length of --latency")
+        parser.add_argument("--clients", default="100,500", help="of live, one measure each")
+        parser.add_argument(
+            "--rate", type=float, help="events/s: 1,000 with --latency, 20,000 with live"
+        )
+        parser.add_argument("--seconds", type=float, default=20, help="of --latency and live")
         parser.add_argument(
             "--run",
             choices=("bare", "online", "forest", "models", "bare-wide", "wide", "web"),
@@ -85,13 +89,17 @@ class Command(BaseCommand):
             return
         if options["rounds"] < 1 or options["events"] < 10_000 or options["series"] < 1:
             raise CommandError("--rounds and --series are at least 1, --events at least 10,000")
+        options["rate"] = options["rate"] or (20_000 if options["what"] == "live" else 1_000)
         if not 1 <= options["rate"] <= 20_000 or not 1 <= options["seconds"] <= 3_600:
             raise CommandError("--rate is 1 to 20,000 events a second, --seconds 1 to 3,600")
+        sizes = self._sizes(options["clients"])
         with ExitStack() as stack:
             env = self._servers(stack)
             self._child(env, "migrate", "--skip-checks", "--verbosity", "0")
             if options["what"] == "web":
                 figures = {"pages": self._web(env, options)}
+            elif options["what"] == "live":
+                figures = {"live": [self._live(env, options, n) for n in sizes]}
             elif options["latency"]:
                 figures = self._latency(env, options)
             elif options["wide"]:
@@ -100,6 +108,8 @@ class Command(BaseCommand):
                 figures = self._measure(stack, env, options)
         if options["what"] == "web":
             self._page_table(figures["pages"])
+        elif options["what"] == "live":
+            self._pushes(figures["live"])
         elif options["latency"]:
             self._latencies(figures)
         elif options["wide"]:
@@ -201,6 +211,47 @@ class Command(BaseCommand):
             )
         except latency.LatencyError as error:
             raise CommandError(str(error)) from None
+
+    @staticmethod
+    def _sizes(text: str) -> list[int]:
+        words = text.split(",")
+        sizes = [int(word) for word in words if word.isdecimal() and len(word) < 6]
+        if len(sizes) != len(words) or not all(1 <= n <= 5_000 for n in sizes):
+            raise CommandError("--clients is numbers from 1 to 5,000, such as 100,500")
+        return sizes
+
+    def _live(self, env: dict[str, str], options: dict[str, Any], clients: int) -> dict[str, Any]:
+        rate, seconds = options["rate"], options["seconds"]
+        self.stdout.write(f"{clients:,} clients, {rate:,.0f} events/s for {seconds:g} s …")
+        try:
+            return live.measure(
+                self._client(env),
+                f"vigil-live-{uuid.uuid4().hex[:8]}",
+                env,
+                Path(env["VIGIL_DATA_DIR"]),
+                clients=clients,
+                rate=rate,
+                seconds=seconds,
+                partitions=measure.PARTITIONS,
+            )
+        except latency.LatencyError as error:
+            raise CommandError(str(error)) from None
+
+    def _pushes(self, figures: list[dict[str, Any]]) -> None:
+        self.stdout.write("\nfrom the row's time, before its commit, to the client's receipt, ms")
+        head = f"{'clients':>8}{'events/s':>10}{'anomalies':>11}{'pushes':>9}{'resyncs':>9}"
+        self.stdout.write(head + "".join(f"{q:>8}" for q in ("p50", "p95", "p99", "max")))
+        for f in figures:
+            row = f"{f['clients']:>8,}{f['rate_per_s']:>10,}{f['anomalies']:>11,}{f['pushes']:>9,}"
+            row += f"{f['resyncs']:>9,}"
+            row += "".join(f"{f['push_ms'][q]:>8.0f}" for q in ("p50", "p95", "p99", "max"))
+            self.stdout.write(row)
+            told = f["per_anomaly"]
+            if told["least"] != f["clients"] or told["most"] != f["clients"]:
+                self.stdout.write(
+                    f"         an anomaly was pushed {told['least']:,} to {told['most']:,} times,"
+                    f" {f['dropped']:,} left out with notice, {f['lost']:,} clients cut off"
+                )
 
     def _latencies(self, figures: dict[str, Any]) -> None:
         self.stdout.write(

@@ -89,7 +89,8 @@ ON CONFLICT DO NOTHING
 
 _MARKS = """
 INSERT INTO streams_hourdue (incarnation_id, partition, hour, changes, since, touched_at)
-SELECT %(life)s, 0, date_trunc('hour', now(), 'UTC') - h * interval '1 hour', 1, now(), now() - interval '1 hour'
+SELECT %(life)s, 0, date_trunc('hour', now(), 'UTC') - h * interval '1 hour', 1, now(),
+       now() - interval '1 hour'
 FROM generate_series(0, 24) AS h
 """
 
@@ -125,8 +126,8 @@ class Command(BaseCommand):
         if not options["clear"]:
             hours.roll_up(timezone.now())
             with connection.cursor() as cursor:
-                # As it would be by itself after some minutes.
-                cursor.execute("VACUUM ANALYZE")
+                # PostgreSQL does so by itself after some minutes; within a transaction it can't.
+                cursor.execute("ANALYZE" if connection.in_atomic_block else "VACUUM ANALYZE")
         done = "taken away" if options["clear"] else (
             f"{options['series']:,} series and {options['anomalies']:,} anomalies over"
             f" {options['days']} days in the stream {NAME}")  # fmt: skip
