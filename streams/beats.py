@@ -16,6 +16,8 @@ from streams.silence import silent_after_s, usual_gap_s
 
 CELLS = 84
 SHOWN_SILENCES = 200
+SEEN = 0.1
+"""Of an interval: a silence that long marks the whole of it."""
 
 # Minutes that hold events, and whole hours whose minutes are gone; the last one before the range
 # tells of a silence that it begins in.
@@ -78,12 +80,14 @@ def heartbeat(series: Series, span: Range, now: datetime) -> Heartbeat:
     counts = {b.t: b.count for b in buckets([series.pk], span.start, span.end, step).get(
         series.pk, [])}  # fmt: skip
     first, last = ceil(span.start.timestamp() / step), int(span.end.timestamp() // step)
+    if first * step >= span.end.timestamp():
+        first -= 1  # a range within one interval
     beats = []
     for i in range(first, min(last, first + 2 * CELLS) + 1):
         start, n = from_epoch(i * step), counts.get(i * step, 0)
         end = start + timedelta(seconds=step)
         # Cut intervals would look poor; only the present one is still being filled.
-        if start < span.end and (end <= span.end or end > now):
+        if start < span.end and (end <= span.end or end > now or not beats):
             state = _state(start, end, now, n, step / gap if gap else 0.0, silences)
             beats.append(Beat(start, end, n, state))
     return Heartbeat(beats, silences, step, gap, limit)
@@ -106,10 +110,13 @@ def _silences(series: Series, span: Range, now: datetime, limit: float) -> list[
 
 def _state(start: datetime, end: datetime, now: datetime, events: int, usual: float,
            silences: list[Silence]) -> str:  # fmt: skip
+    quiet = sum(
+        max(0.0, (min(end, s.end or end) - max(start, s.start)) / (end - start)) for s in silences
+    )
+    if quiet >= SEEN:
+        return "silent"
     if events:
         # The last interval has only begun.
         whole = min(1.0, max(0.0, (now - start) / (end - start)))
         return "full" if events >= 0.5 * usual * whole else "part"
-    if any(s.start < end and (s.end is None or s.end > start) for s in silences):
-        return "silent"
     return "none"

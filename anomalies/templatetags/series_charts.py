@@ -143,10 +143,9 @@ def _alone(values: Sequence[float | None], i: int) -> bool:
 def beat(one: Beat) -> SafeString:
     """One interval of the heartbeat strip; its words are in the title and in the table."""
     start = timezone.localtime(one.start)
-    return format_html(
-        '<i class="beat {}" title="{}"></i>',
-        one.state, f"{start:%a %-d %b %H:%M}: {one.events:,} event{'s' * (one.events != 1)}",
-    )  # fmt: skip
+    silent = ", silent for a part" if one.state == "silent" and one.events else ""
+    said = f"{start:%a %-d %b %H:%M}: {one.events:,} event{'s' * (one.events != 1)}{silent}"
+    return format_html('<i class="beat {}" title="{}"></i>', one.state, said)
 
 
 @register.filter

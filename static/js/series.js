@@ -85,7 +85,10 @@
   // ---- Zoom: the range goes into the address, so that back leads out of it.
   const go = (address) => {
     const path = address.pathname + address.search;
-    htmx.ajax("GET", path, { target: "#chart", swap: "outerHTML", headers: {} }).then(() => history.pushState({ htmx: true }, "", path));
+    // As htmx marks what it pushes: back then asks for the page that the address names.
+    history.replaceState({ htmx: true }, "", location.href);
+    history.pushState({ htmx: true }, "", path);
+    htmx.ajax("GET", path, { target: "#chart", swap: "outerHTML" });
   };
   const iso = (t) => new Date(t * 1000).toISOString().replace(/\.\d+Z$/, "Z");
   document.addEventListener("vigil:zoom", (event) => {

@@ -31,13 +31,15 @@ def span(hours: float) -> Range:
 
 
 def test_a_gap_is_one_silence_and_its_cells_are_hatched() -> None:
-    found = heartbeat(beating(skip=(200, 214)), span(6), NOW)
+    series = beating(skip=(200, 214))
+    found = heartbeat(series, span(6), NOW)
     (silence,) = found.silences
     assert silence.seconds == 14 * 60
     assert silence.end == NOW - timedelta(minutes=145)
     states = [b.state for b in found.beats]
-    assert states.count("silent") == 2, "of cells of 5 minutes two lie within 14"
-    assert set(states) == {"full", "silent", "part"}
+    assert states.count("silent") in (3, 4), "14 minutes touch so many cells of 5"
+    assert set(states) == {"full", "silent"}
+    assert [b.state for b in heartbeat(series, span(24), NOW).beats].count("silent") in (1, 2)
     assert found.silent_after_s == 60
 
 
