@@ -166,6 +166,12 @@ def got(found: Mapping[Any, Any], key: Any) -> Any:
 
 
 @register.filter
+def per(unit: str) -> str:
+    """ "/min" in words."""
+    return f"per {unit[1:]}" if unit.startswith("/") else f"in {unit}"
+
+
+@register.filter
 def clean(value: float) -> str:
     """A number as a field of a form takes it: 0.875, 0, 1e+12."""
     return f"{value:.12g}"
