@@ -82,7 +82,7 @@ def heartbeat(series: Series, span: Range, now: datetime) -> Heartbeat:
     first, last = ceil(span.start.timestamp() / step), int(span.end.timestamp() // step)
     if first * step >= span.end.timestamp():
         first -= 1  # a range within one interval
-    beats = []
+    beats: list[Beat] = []
     for i in range(first, min(last, first + 2 * CELLS) + 1):
         start, n = from_epoch(i * step), counts.get(i * step, 0)
         end = start + timedelta(seconds=step)
