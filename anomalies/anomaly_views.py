@@ -26,6 +26,7 @@ from anomalies import (
 from anomalies.forms import FilterForm
 from anomalies.htmx import HtmxRequest, wants_part
 from anomalies.models import Anomaly, BulkLabel, SavedView
+from anomalies.units import unit_of
 from streams.roles import may_operate, operator_required
 
 WINDOWS = {"1h": 3_600, "6h": 21_600, "24h": 86_400, "7d": 604_800}
@@ -119,6 +120,7 @@ def anomaly_detail(request: HtmxRequest, pk: UUID) -> HttpResponse:
     form = FilterForm(request.GET)
     context = detail.chart(anomaly, window, WINDOWS[window]) | {
         "anomaly": anomaly, "window": window, "windows": list(WINDOWS), "form": form,
+        "unit": unit_of(anomaly.metric),
     }  # fmt: skip
     if request.htmx and request.htmx.target == "chart":
         return render(request, "anomalies/_partials/anomaly_chart.html", context)

@@ -11,6 +11,7 @@ from typing import Any
 from django.utils import timezone
 
 from anomalies.models import Anomaly, AnomalyType
+from anomalies.units import unit_of
 from detection import versions
 from detection.ensemble import Ensemble
 from streams.history import series_line
@@ -265,6 +266,7 @@ def facts(anomaly: Anomaly) -> dict[str, Any]:
         change = 100 * (value - anomaly.expected_mid) / abs(anomaly.expected_mid)
     first, _, rest = (anomaly.explanation or anomaly.message).partition(". ")
     return {
+        "unit": "" if together else unit_of(anomaly.metric),
         "together": together, "outside": outside, "side": side, "change": change,
         "lasted_s": (anomaly.end_at - anomaly.onset_at).total_seconds(),
         "stored_after_s": (anomaly.stored_at - anomaly.onset_at).total_seconds(),

@@ -55,7 +55,8 @@ def incidents_of(anomaly: Anomaly) -> list[Incident]:
 def told_of(anomaly: Anomaly) -> dict[str, Any]:
     """The card of who was told of an anomaly's incidents, and how each try ended."""
     rows = found.told_of(anomaly.pk)
-    return {"told": rows[: found.TOLD], "more": len(rows) > found.TOLD}
+    return {"told": rows[: found.TOLD], "more": len(rows) > found.TOLD,
+            "now": timezone.now()}  # fmt: skip
 
 
 @register.filter
