@@ -38,7 +38,7 @@ NAMES = {
     "budget_per_day": "budget a day", "again": "comes again", "weekly": "every week",
     "dates": "days off", "holidays": "public holidays of", "max_onsets_per_day": "onsets a day",
     "min_absolute_deviation": "least deviation", "min_relative_deviation": "least share",
-    "weights_in_use": "learnt weights in use",
+    "weights_in_use": "learnt weights in use", "dead_letters": "dead letters",
 }  # fmt: skip
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _MISSING = object()

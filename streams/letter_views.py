@@ -7,6 +7,8 @@ from typing import Any
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
@@ -62,12 +64,12 @@ def handle(request: HttpRequest) -> HttpResponseBase:
         if not note or len(note) > 200:
             said = "Say why, in at most 200 characters: it is kept beside each letter."
             return _ask(request, asked, found, verb, every=every, wrong=said, note=note)
-        n = discard(found.ids, request.user.get_username(), note)
+        n = discard(found.ids, _person(request), note)
         messages.success(request, f"{_letters(n)} discarded: {note}")
         return _back(asked)
     try:
         sent, without = send_again(
-            settings.VIGIL.kafka.quiet_client_config(), found.ids, request.user.get_username()
+            settings.VIGIL.kafka.quiet_client_config(), found.ids, _person(request)
         )
     except StreamsError as error:
         messages.error(request, f"Kafka did not take all of them: {error}. Those stay waiting.")
@@ -94,6 +96,13 @@ def _ask(
         ),
     }  # fmt: skip
     return render(request, "streams/letters_ask.html", context, status=400 if wrong else 200)
+
+
+def _person(request: HttpRequest) -> User:
+    user = request.user
+    if isinstance(user, AnonymousUser):
+        raise PermissionDenied
+    return user
 
 
 def _back(asked: Filter) -> HttpResponse:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db import connection
+from django.contrib.auth.models import User
+from django.db import connection, transaction
 from django.db.models import Count, QuerySet
 from django.utils import timezone
 
+from streams import audit
 from streams.dead_letters import retry
 from streams.models import DeadLetter, Stream
 from streams.producer import TopicProducer
@@ -164,7 +166,7 @@ def chosen(asked: Filter, ids: Sequence[str], *, every: bool) -> Chosen:
     return Chosen(keys, counted, sum(n for _, n in counted))
 
 
-def send_again(client: Mapping[str, Any], ids: Sequence[int], who: str) -> tuple[int, int]:
+def send_again(client: Mapping[str, Any], ids: Sequence[int], user: User) -> tuple[int, int]:
     """How many went out, and how many had no bytes that could.
 
     Raises:
@@ -174,18 +176,26 @@ def send_again(client: Mapping[str, Any], ids: Sequence[int], who: str) -> tuple
         with TopicProducer(client, delivery_timeout_ms=TELL_WITHIN_MS) as producer:
             sent = retry(producer, ids)
     finally:
-        DeadLetter.objects.filter(pk__in=ids, state=State.RETRIED, handled_at=None).update(
-            handled_at=timezone.now(), handled_by=who
-        )
+        with transaction.atomic():
+            gone = DeadLetter.objects.filter(pk__in=ids, state=State.RETRIED, handled_at=None)
+            _record(user, gone, "sent again")
+            gone.update(handled_at=timezone.now(), handled_by=user.get_username())
     return sent.sent, sent.without_bytes
 
 
-def discard(ids: Sequence[int], who: str, note: str) -> int:
+@transaction.atomic
+def discard(ids: Sequence[int], user: User, note: str) -> int:
     """Put waiting letters aside; they stay stored until their retention ends."""
-    return DeadLetter.objects.filter(pk__in=ids, state=State.WAITING).update(
-        state=State.DISMISSED, handled_at=timezone.now(), handled_by=who, note=note
+    waiting = DeadLetter.objects.filter(pk__in=ids, state=State.WAITING)
+    _record(user, waiting, f"discarded: {note}")
+    return waiting.update(
+        state=State.DISMISSED, handled_at=timezone.now(), handled_by=user.get_username(), note=note
     )
 
 
-def streams_named() -> list[str]:
-    return list(Stream.objects.order_by("name").values_list("name", flat=True))
+def _record(user: User, letters: QuerySet[DeadLetter], what: str) -> None:
+    """An entry in the audit for each stream whose letters these are."""
+    counted = letters.order_by().values_list("incarnation__stream").annotate(n=Count("id"))
+    for stream, n in counted:
+        said = {"dead_letters": f"{n:,} {what}"}
+        audit.record(user, audit.Action.ACTED, Stream.objects.get(pk=stream), None, said)

@@ -155,9 +155,18 @@ def stats(minutes: int = 1_440, instance: str = "consumer-1") -> list[PipelineSt
                      rejects=dice.random() < 0.02,
                      events=int(24_000 * (1 + 0.2 * math.sin(i / 200)) + dice.gauss(0, 900)),
                      anomalies=int(dice.expovariate(0.8)), latency_p95_ms=dice.uniform(120, 260),
-                     lag=int(dice.expovariate(0.03)))
+                     lag=int(dice.expovariate(0.03)), places=_places(i))
         for i in range(minutes)
     )  # fmt: skip
+
+
+def _places(ago: int) -> dict[str, list[int]]:
+    """Offsets of four partitions as they stood so many minutes ago."""
+    dice, found = random.Random(ago), {}
+    for i in range(4):
+        at = 30_240_000 + i - 2_000 * ago - 400 * i * ago + dice.randrange(150)
+        found[f"raw-data/{i}"] = [at, at + int(dice.expovariate(0.1)) + 280 * (ago == 21)]
+    return found
 
 
 def dead_letter(offset: int = 48_214_402, **more: Any) -> DeadLetter:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from django.db import connection
 from django.urls import reverse
 
+from anomalies.templatetags.vigil import reason_name
 from config.system.world import Check, World, lasting
 from streams.letters import STAGES
 
@@ -106,7 +107,7 @@ def _readable(world: World, name: str, stage: str, todo: str) -> Check:
     worst = max(bad, key=lambda reason: bad[reason])
     share = n / seen
     state = "bad" if share >= MANY else "warn" if share >= FEW else "ok"
-    said = f"{n:,} of {seen:,} messages of the last hour failed, mostly for “{worst}”."
+    said = f"{n:,} of {seen:,} messages of the last hour failed, mostly for “{reason_name(worst)}”."
     if state == "ok":
         return Check(name, state, said)
     return Check(name, state, said, todo, f"{reverse('streams')}?stage={stage}#letters",

@@ -22,8 +22,8 @@ def warmed_up(world: World) -> Check:
             f"the furthest has {found['most']:,}.", "Wait: scores begin with the "
             f"{FIRST_SCORE}th event of a series.", reverse("series-list"), "Series",
         )  # fmt: skip
-    said = f"{found['scored']:,} of {found['all']:,} series have scores, {found['sure']:,} of all "
-    said += "online detectors."
+    said = f"{found['scored']:,} of {found['all']:,} series have scores, {found['sure']:,} from "
+    said += "every online detector."
     if found["scored"] < found["all"] / 2:
         return Check(name, "warn", said, "Wait: the others are still warming up.",
                      reverse("series-list"), "Series")  # fmt: skip

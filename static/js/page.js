@@ -103,6 +103,15 @@ const prepareLanes = () => {
 const reachTimes = () => {
   for (const time of document.querySelectorAll("main time[title]")) if (!time.closest("a, button, summary, label, tr, li")) time.tabIndex = 0;
 };
+// What scrolls sideways and holds nothing to focus is itself a stop for the keyboard.
+const reachScrolls = () => {
+  for (const box of document.querySelectorAll(".scroll")) {
+    const needed = box.scrollWidth > box.clientWidth && !box.querySelector("a[href], button, input, select, textarea, [tabindex]");
+    if (needed) { box.tabIndex = 0; box.setAttribute("role", "group"); box.setAttribute("aria-label", (box.closest(".card")?.querySelector("h2, h3")?.textContent || "Table").trim()); }
+    else if (box.getAttribute("role") === "group") { box.removeAttribute("tabindex"); box.removeAttribute("role"); box.removeAttribute("aria-label"); }
+  }
+};
+addEventListener("resize", reachScrolls);
 const showMoment = (focused) => {
   if (!focused.matches(":focus-visible")) return;
   const time = focused.matches("time[title]") ? focused : focused.querySelector("time[title]") || focused.closest("tr, li")?.querySelector("time[title]");
@@ -165,6 +174,7 @@ document.addEventListener("keydown", (event) => {
 });
 prepareLanes();
 reachTimes();
+reachScrolls();
 
 // ---- A failed request is told where it happened; the rest of the page goes on.
 const tellFailure = (event, said) => {
@@ -193,4 +203,4 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
   // Signed out meanwhile: a whole page comes where a part was asked for.
   if (event.detail.xhr.responseURL.includes("/login/")) { event.detail.shouldSwap = false; location.reload(); }
 });
-document.body.addEventListener("htmx:afterSettle", () => { Vigil.times(); prepareLanes(); reachTimes(); offerCopying(); hideNote(); });
+document.body.addEventListener("htmx:afterSettle", () => { Vigil.times(); prepareLanes(); reachTimes(); reachScrolls(); offerCopying(); hideNote(); });

@@ -11,9 +11,8 @@ from playwright.sync_api import Browser, expect
 from anomalies.live import LivePublisher
 from anomalies.models import Anomaly
 from anomalies.results import result_of
-from streams.models import DeadLetter
 from tests import builders
-from tests.browser.watched import DESK, PHONE, SHOTS, Watched
+from tests.browser.watched import DESK, Watched
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -117,45 +116,3 @@ def test_filters_live_in_the_address(watched: Watched) -> None:
     expect(page.locator("tbody tr").first.locator(".sev-word")).to_have_text("Critical")
     page.reload()
     expect(page.locator("select[name=severity]")).to_have_value("4")
-
-
-def test_every_page_in_both_themes_and_on_a_phone(browser: Browser, site: str, rows: None) -> None:
-    SHOTS.mkdir(exist_ok=True)
-    builders.user(is_staff=True, is_superuser=True)
-    context = browser.new_context(viewport=DESK)
-    watched = Watched(context, site)
-    for theme in ("dark", "light"):
-        context.add_cookies([{"name": "vigil_theme", "value": theme, "url": site}])
-        watched.go("/login/").screenshot(path=SHOTS / f"login-{theme}.png")
-    watched.sign_in()
-    page = watched.go("/")
-    page.wait_for_selector(".ready .part")
-    page.screenshot(path=SHOTS / "first-run-light.png")
-    series = builders.world()
-    worst = Anomaly.objects.order_by("-score").first()
-    letter = DeadLetter.objects.first()
-    assert worst is not None
-    assert letter is not None
-    paths = {
-        "overview": "/", "anomalies": "/anomalies/", "anomaly": f"/anomalies/{worst.pk}/",
-        "series": "/series/", "series-detail": f"/series/{series.pk}/", "streams": "/streams/",
-        "dead-letter": f"/streams/dead-letters/{letter.pk}/", "models": "/models/",
-    }  # fmt: skip
-    for theme in ("dark", "light"):
-        context.add_cookies([{"name": "vigil_theme", "value": theme, "url": site}])
-        page.set_viewport_size(DESK)
-        for name, path in paths.items():
-            watched.go(path)
-            assert page.locator("html").get_attribute("data-theme") == theme
-            page.wait_for_load_state("networkidle")
-            page.screenshot(path=SHOTS / f"{name}-{theme}.png", full_page=True)
-    page.set_viewport_size(PHONE)
-    context.add_cookies([{"name": "vigil_theme", "value": "dark", "url": site}])
-    for name, path in paths.items():
-        watched.go(path)
-        page.wait_for_load_state("networkidle")
-        page.screenshot(path=SHOTS / f"{name}-phone.png", full_page=True)
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= PHONE["width"], f"{name} is {wide} px wide on a phone"
-    context.close()
-    assert watched.faults == []

@@ -14,6 +14,7 @@ from streams.broker import looker
 from streams.connectors.topic import newest_messages
 from streams.letters import Filter, page_of
 from streams.models import (
+    AuditEntry,
     ConsumerStatus,
     DeadLetter,
     PartitionOffset,
@@ -204,6 +205,9 @@ def test_discarding_needs_a_reason_and_keeps_it(operator: Client, life: TopicInc
     operator.post("/streams/dead-letters/handle", given | {"sure": "yes", "note": "a test\x00"})
     one.refresh_from_db()
     assert (one.state, one.note, one.handled_by) == (State.DISMISSED, "a test", "olga")
+    entry = AuditEntry.objects.latest("pk")
+    assert (entry.actor_name, entry.object_name) == ("olga", "webshop")
+    assert entry.after == {"dead_letters": "1 discarded: a test"}
 
 
 def test_what_was_sent_in_vain_counts_its_tries(life: TopicIncarnation) -> None:
