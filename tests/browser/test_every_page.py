@@ -20,7 +20,16 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 from playwright.sync_api import Browser, Response
 
-from alerts.models import Hours, Incident, Notification, Receiver, Rule, Silence, Team
+from alerts.models import (
+    Hours,
+    InboundSource,
+    Incident,
+    Notification,
+    Receiver,
+    Rule,
+    Silence,
+    Team,
+)
 from anomalies.models import Anomaly
 from detection.models import ModelVersion, Study
 from streams import audit
@@ -42,6 +51,8 @@ NOT_OURS = {"admin", "prometheus-django-metrics"}
 ROWS: dict[str, Callable[[], dict[str, Any]]] = {
     "anomaly": lambda: {"pk": Anomaly.objects.order_by("-score")[0].pk},
     "series": lambda: {"pk": Series.objects.earliest("pk").pk},
+    "series-policy": lambda: {"pk": Series.objects.earliest("pk").pk},
+    "inbound-source": lambda: {"pk": InboundSource.objects.earliest("pk").pk},
     "rule": lambda: {"pk": Rule.objects.earliest("pk").pk},
     "rule-retire": lambda: {"pk": Rule.objects.earliest("pk").pk},
     "rule-history": lambda: {"pk": Rule.objects.earliest("pk").pk},
@@ -61,10 +72,12 @@ ROWS: dict[str, Callable[[], dict[str, Any]]] = {
     "model-drift": lambda: {"pk": ModelVersion.objects.earliest("pk").pk},
     "model-change": lambda: {"pk": ModelVersion.objects.latest("pk").pk, "action": "promote"},
 }
+# What a page asks for in its address.
+QUERIES = {"series-policy": "?threshold=0.9"}
 # Parts of pages, files and links with a signature: not to be opened by themselves.
 NO_PAGES = {
     "anomalies-export", "anomalies-since", "view-open", "anomaly-why", "alert-link",
-    "api-anomalies-source", "rule-preview", "silence-preview",
+    "api-anomalies-source", "rule-preview", "silence-preview", "series-part", "series-tail",
 }  # fmt: skip
 WEEK = {"days": ["mon", "tue"], "from": "09:00", "to": "17:00"}
 WATCH = """
@@ -101,6 +114,7 @@ def world(boss: User) -> None:
     test_receivers.world()
     rule = week.rule()
     week.silence("Deploy", timezone.now(), timezone.now() + timedelta(hours=1))
+    InboundSource.objects.create(name="am", token_hash="0" * 64, token_at=timezone.now())
     Team.objects.get_or_create(name="payments")
     Hours.objects.get_or_create(name="office", defaults={"weekly": [WEEK]})
     audit.record(boss, audit.Action.CHANGED, rule, {"enabled": False}, {"enabled": True})
@@ -121,7 +135,7 @@ def pages(client: Client) -> list[tuple[str, str]]:
             if client.get(reverse(name, kwargs=guess)).status_code != 405:
                 untold.append(name)
             continue
-        path = reverse(name, kwargs=ROWS[name]() if takes else None)
+        path = reverse(name, kwargs=ROWS[name]() if takes else None) + QUERIES.get(name, "")
         answer = client.get(path)
         is_page = answer.status_code == 200 and b"<!doctype html" in answer.content[:200].lower()
         if is_page:
