@@ -286,12 +286,14 @@ class _Judging:
         found: list[Signal] = []
         short = machine.too_short()
         if short:
-            ends = dict(
-                Anomaly.objects.filter(pk__in=[s.anomaly for s in short]).values_list(
-                    "pk", "end_at"
-                )
+            rows = Anomaly.objects.filter(pk__in=[s.anomaly for s in short]).values_list(
+                "pk", "end_at", "kind", "state"
             )
-            by_text = {str(pk): to_us(end) for pk, end in ends.items()}
+            # an open silence has lasted until now: no event says so
+            by_text = {
+                str(pk): until if (kind, state) == ("missing", "open") else to_us(end)
+                for pk, end, kind, state in rows
+            }
             late = (lasted(self._spec, s, by_text.get(s.anomaly, 0)) for s in short)
             found += [s for s in late if s is not None]
         if look and self._spec.when.kind == "anomaly":
@@ -299,12 +301,13 @@ class _Judging:
         return found
 
 
+# A silence goes on where no event comes: only another anomaly ends by that.
 _LEFT = """
 SELECT w.id::text FROM unnest(%s::uuid[]) AS w (id)
   LEFT JOIN anomalies_anomaly a ON a.id = w.id
   LEFT JOIN streams_series s ON s.id = a.series_id
- WHERE a.id IS NULL
-    OR s.last_event_at < to_timestamp(%s / 1e6) - make_interval(secs => %s)
+ WHERE a.id IS NULL OR (a.kind <> 'missing'
+    AND s.last_event_at < to_timestamp(%s / 1e6) - make_interval(secs => %s))
 """
 
 

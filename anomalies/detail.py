@@ -10,10 +10,12 @@ from typing import Any
 
 from django.utils import timezone
 
+from anomalies import missing
 from anomalies.models import Anomaly, AnomalyType
 from anomalies.units import unit_of
 from detection import versions
 from detection.ensemble import Ensemble
+from streams.clock import from_us
 from streams.history import series_line
 from streams.models import Series
 from streams.ranges import Range
@@ -214,6 +216,8 @@ def course(anomaly: Anomaly, around: dict[str, Any]) -> str:
     """How long, read as what, and who moved in the same minute: the sentences after the first."""
     if anomaly.origin != Anomaly.Origin.DETECTOR:
         return ""
+    if anomaly.kind == "missing":
+        return missing.course(anomaly, around)
     lasted = (anomaly.end_at - anomaly.onset_at).total_seconds()
     name = str(AnomalyType(anomaly.anomaly_type).label).lower() if (
         anomaly.anomaly_type in AnomalyType) else anomaly.anomaly_type  # fmt: skip
@@ -269,9 +273,23 @@ def facts(anomaly: Anomaly) -> dict[str, Any]:
         "unit": "" if together else unit_of(anomaly.metric),
         "together": together, "outside": outside, "side": side, "change": change,
         "lasted_s": (anomaly.end_at - anomaly.onset_at).total_seconds(),
+        "silence": _silence(anomaly),
         "stored_after_s": (anomaly.stored_at - anomaly.onset_at).total_seconds(),
         "why_first": first + ("." if rest and not first.endswith(".") else ""), "why_rest": rest,
         "voted": sum(vote.over for vote in votes(anomaly)),
+    }  # fmt: skip
+
+
+def _silence(anomaly: Anomaly) -> dict[str, Any] | None:
+    """Of a series that fell silent: since when, for how long, and what is usual."""
+    told = (anomaly.evidence or {}).get("silence")
+    if anomaly.kind != "missing" or not told:
+        return None
+    lasted_s = missing.lasted_s(anomaly, timezone.now())
+    return {
+        "since": from_us(missing.since_us(anomaly)), "lasted_s": lasted_s,
+        "usual_s": told["usual_s"], "limit_s": told["limit_s"], "learnt": told["learnt"],
+        "times": lasted_s / told["limit_s"] if told["limit_s"] else None,
     }  # fmt: skip
 
 
@@ -279,9 +297,9 @@ def chart(anomaly: Anomaly, window: str, seconds: int) -> dict[str, Any]:
     """The value around the onset, most of the window before it."""
     if anomaly.series is None:
         return {"chart": None}
-    after = max(seconds / 6, min((anomaly.end_at - anomaly.onset_at).total_seconds() * 1.2,
-                                 seconds / 2))  # fmt: skip
-    end = min(anomaly.onset_at + timedelta(seconds=after), max(timezone.now(), anomaly.end_at))
+    over = missing.over_at(anomaly, timezone.now())
+    after = max(seconds / 6, min((over - anomaly.onset_at).total_seconds() * 1.2, seconds / 2))
+    end = min(anomaly.onset_at + timedelta(seconds=after), max(timezone.now(), over))
     end = max(end, anomaly.onset_at + timedelta(seconds=60))
     span = Range(window, end - timedelta(seconds=seconds), end)
     return _chart(anomaly.series, span, anomaly.context or [], selected=anomaly)
@@ -304,6 +322,9 @@ def _chart(series: Series, span: Range, raw: list[Any], selected: Anomaly | None
     if selected is not None:
         data["selected"] = {"id": str(selected.pk), "from": selected.onset_at.timestamp(),
                             "to": selected.end_at.timestamp()}  # fmt: skip
+        if selected.kind == "missing":
+            over = missing.over_at(selected, timezone.now()).timestamp()
+            data["silent"] = [[missing.since_us(selected) / 1e6, min(over, span.end.timestamp())]]
     lows = [v for v in line.min if v is not None]
     highs = [v for v in line.max if v is not None]
     return {

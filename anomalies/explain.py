@@ -59,6 +59,39 @@ def sentence(
     )
 
 
+def spoken(seconds: float) -> str:
+    """A length of time as a person would say it.
+
+    >>> spoken(12.4), spoken(850.0), spoken(7_800.0), spoken(3.2)
+    ('12 s', '14 min', '2 h 10 min', '3.2 s')
+    """
+    if seconds < 9.95:
+        return f"{number(float(f'{seconds:.2g}'))} s"
+    if seconds < 119.5:
+        return f"{seconds:.0f} s"
+    if seconds < 5_370:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 47.5 * 3_600:
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def silence_sentence(
+    source: str, metric: str, lasted_s: float, usual_s: float, limit_s: float
+) -> str:
+    """ "No event of heartbeat on edge-fra-1 for 14 min; usually one comes every 5 s …"."""
+    usual = f"usually one comes every {spoken(usual_s)}, and " if usual_s > 0 else ""
+    return (
+        f"No event of {metric} on {source} for {spoken(lasted_s)}; {usual}silence is odd from"
+        f" {spoken(limit_s)} on."
+    )
+
+
+CAME_LATE = "What was missing came late: the series was not silent after all."
+NOT_WATCHED = "Its silence is no longer watched."
+
+
 def vector_sentence(
     source: str,
     distance: float,

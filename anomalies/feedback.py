@@ -15,6 +15,7 @@ from django.db import connection, transaction
 from django.db.models import Count, Sum
 from django.utils import timezone
 
+from anomalies import missing
 from anomalies.kept import kept
 from anomalies.models import Anomaly, AnomalyType
 from detection.models import QuarantineRelease
@@ -115,6 +116,7 @@ def _release(anomaly: Anomaly, series: int, by: str) -> None:
         cursor.execute(
             "SELECT pg_advisory_xact_lock(%s, (%s %% 2147483647)::int)", [_RELEASES, series]
         )
+    pause_s = missing.lasted_s(anomaly, timezone.now()) if anomaly.kind == "missing" else 0.0
     first = (anomaly.evidence or {}).get("event")
     flat = anomaly.anomaly_type == AnomalyType.FLATLINE
     values = [v for v in (anomaly.value, anomaly.peak_value) if v is not None]
@@ -127,6 +129,7 @@ def _release(anomaly: Anomaly, series: int, by: str) -> None:
         last_event=None if first is None else first + _length(anomaly, flat) - 1,
         values=sorted(set(values)),
         flat=flat,
+        pause_s=pause_s,
         anomaly_id=anomaly.pk,
         requested_by=by,
     )

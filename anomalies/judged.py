@@ -25,7 +25,7 @@ def figures(stream: Stream, match_s: float = MATCH_S) -> dict[str, Any]:
     was watched; while many are unlabelled it says too little, and `alarms_a_day` too much. Ratios
     of nothing are None.
     """
-    mine = Anomaly.objects.filter(stream=stream, origin=Anomaly.Origin.DETECTOR)
+    mine = Anomaly.objects.filter(stream=stream, origin=Anomaly.Origin.DETECTOR, kind="episode")
     counts = mine.aggregate(
         total=Count("pk"), **{label.value: Count("pk", filter=Q(label=label)) for label in _GIVEN}
     )

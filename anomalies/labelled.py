@@ -38,6 +38,7 @@ def labelled(stream: str, since: dt.datetime, most: int) -> Iterator[Labelled]:
     rows = Anomaly.objects.filter(
         stream__name=stream,
         origin=Anomaly.Origin.DETECTOR,
+        kind="episode",
         label__in=(Anomaly.Label.REAL, Anomaly.Label.FALSE_ALARM),
         stored_at__gte=since,
         threshold__isnull=False,
@@ -57,6 +58,7 @@ def onsets(stream: str, metric: str, since: dt.datetime, until: dt.datetime) -> 
     rows = Anomaly.objects.filter(
         stream__name=stream,
         origin=Anomaly.Origin.DETECTOR,
+        kind="episode",  # models have no part in silences
         stored_at__gte=since,
         stored_at__lt=until,
     )

@@ -120,6 +120,11 @@ class Anomaly(models.Model):
             models.Index(fields=["severity", "-onset_at"], name="anomalies_by_severity"),
             models.Index(fields=["-stored_at"], name="anomalies_by_stored"),
             models.Index(
+                fields=["incarnation", "partition"],
+                condition=models.Q(kind="missing", state="open"),
+                name="anomalies_silent_now",
+            ),
+            models.Index(
                 fields=["-labelled_at"], condition=~models.Q(label=""), name="anomalies_labelled"
             ),
             # What lists are narrowed to or ordered by, each from its newest on.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -65,11 +65,27 @@ UPDATE streams_series AS s SET
              THEN u.events ELSE GREATEST(s.events, u.events) END,
     held_back = CASE WHEN s.last_partition IS NULL OR s.last_partition = u.partition
                 THEN u.held_back ELSE GREATEST(s.held_back, u.held_back) END,
-    raised_threshold = NULLIF(u.raised_threshold, 0)
+    raised_threshold = NULLIF(u.raised_threshold, 0),
+    usual_gap_s = NULLIF(u.usual_gap_s, 0), silence_after_s = NULLIF(u.silence_s, 'Infinity'),
+    delivery_delay_s = NULLIF(u.delay_s, 'NaN')
 FROM unnest(%b::int8[], %b::timestamptz[], %b::timestamptz[], %b::float8[], %b::int4[],
-    %b::int8[], %b::int8[], %b::float8[])
-    AS u (id, first_at, last_at, value, partition, events, held_back, raised_threshold)
+    %b::int8[], %b::int8[], %b::float8[], %b::float8[], %b::float8[], %b::float8[])
+    AS u (id, first_at, last_at, value, partition, events, held_back, raised_threshold,
+    usual_gap_s, silence_s, delay_s)
 WHERE s.id = u.id
+"""
+
+_UPDATE_SILENCES = """
+UPDATE anomalies_anomaly AS a SET
+    state = u.state, severity = GREATEST(a.severity, u.severity),
+    end_at = GREATEST(a.onset_at, timestamptz 'epoch' + u.end_us * interval '1 microsecond'),
+    peak_at = GREATEST(a.onset_at, timestamptz 'epoch' + u.end_us * interval '1 microsecond'),
+    peak_score = GREATEST(a.peak_score, u.peak_score),
+    explanation = CASE WHEN u.add THEN a.explanation || ' ' || u.explanation ELSE u.explanation END,
+    updated_at = now()
+FROM unnest(%s::uuid[], %s::text[], %s::smallint[], %s::bigint[], %s::float8[], %s::text[],
+    %s::bool[]) AS u (id, state, severity, end_us, peak_score, explanation, add)
+WHERE a.id = u.id
 """
 
 # One JSON document for all rows: PostgreSQL builds them itself, several times faster than
@@ -97,6 +113,18 @@ class Found:
     results: list[tuple[uuid.UUID, int, dict[str, Any]]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class SilenceUpdate:
+    """What becomes of a silence that is stored already; with ``add`` its sentence goes on."""
+
+    state: str
+    severity: int
+    end_us: int
+    peak_score: float
+    explanation: str
+    add: bool = False
+
+
 @dataclass(slots=True)
 class Pending:
     """Rows of one batch, ready to write; building them twice gives the same."""
@@ -105,6 +133,7 @@ class Pending:
     anomalies: list[Anomaly] = field(default_factory=list)
     outbox: list[Outbox] = field(default_factory=list)
     updates: dict[uuid.UUID, tuple[Any, ...]] = field(default_factory=dict)
+    silences: dict[uuid.UUID, SilenceUpdate] = field(default_factory=dict)
     candidates: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
     rollups: list[RollupRows] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
@@ -123,6 +152,10 @@ def write_rows(pending: Pending, stream: int, now: dt.datetime) -> None:
             ids = sorted(pending.updates)
             cells = [list(c) for c in zip(*(pending.updates[i] for i in ids), strict=True)]
             cursor.execute(_UPDATE_EPISODES, [ids, *cells])
+        if pending.silences:
+            ids = sorted(pending.silences)
+            told = [astuple(pending.silences[i]) for i in ids]
+            cursor.execute(_UPDATE_SILENCES, [ids, *map(list, zip(*told, strict=True))])
         if pending.outbox:
             _insert(cursor, _INSERT_OUTBOX, Outbox, pending.outbox, now)
         if pending.candidates:

@@ -72,7 +72,7 @@ def propose(series: Series) -> Proposal | None:
         return None
     rows = (
         Anomaly.objects.filter(
-            series=series, origin=Anomaly.Origin.DETECTOR,
+            series=series, origin=Anomaly.Origin.DETECTOR, kind="episode",
             label__in=[Anomaly.Label.REAL, Anomaly.Label.FALSE_ALARM],
             onset_at__gte=series.last_event_at - LABELS_OF,
         )
@@ -96,7 +96,7 @@ def propose(series: Series) -> Proposal | None:
     # A budget of onsets may have raised it beyond the policy's own.
     present = max(policy.threshold, series.raised_threshold or 0.0)
     stored = Anomaly.objects.filter(
-        series=series, origin=Anomaly.Origin.DETECTOR,
+        series=series, origin=Anomaly.Origin.DETECTOR, kind="episode",
         onset_at__gte=series.last_event_at - WEEK, onset_at__lte=series.last_event_at,
     ).count()  # fmt: skip
     now = Preview(present, stored, sum(s < present for s in real), sum(s >= present for s in wrong))

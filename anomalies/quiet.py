@@ -76,7 +76,7 @@ def of_series(series: Series) -> Quiet | None:
         .aggregate(without=Count("pk", Q(would__gt=0)), held=Count("pk", Q(withheld__gt=0)))
     )  # fmt: skip
     raised = Anomaly.objects.filter(
-        series=series, origin=Anomaly.Origin.DETECTOR, onset_at__gte=start
+        series=series, origin=Anomaly.Origin.DETECTOR, kind="episode", onset_at__gte=start
     ).count()
     return Quiet(
         policy=policy,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from anomalies.models import Anomaly, Severity
+from streams.clock import from_us
 
 
 def result_of(anomaly: Anomaly) -> dict[str, Any]:
     """The documented result; needs the anomaly's `stream` loaded to stay at no query."""
-    return {
+    result = {
         "id": str(anomaly.pk),
         "source": anomaly.source,
         "metric": anomaly.metric,
@@ -18,7 +19,7 @@ def result_of(anomaly: Anomaly) -> dict[str, Any]:
         "is_anomaly": True,
         "anomaly_score": anomaly.score,
         "anomaly_type": anomaly.anomaly_type,
-        "anomaly_type_so_far": anomaly.state == Anomaly.State.OPEN,
+        "anomaly_type_so_far": anomaly.state == Anomaly.State.OPEN and anomaly.kind != "missing",
         "state": anomaly.state,
         "severity": Severity(anomaly.severity).label,
         "end_timestamp": anomaly.end_at.isoformat().replace("+00:00", "Z"),
@@ -34,6 +35,13 @@ def result_of(anomaly: Anomaly) -> dict[str, Any]:
         "offset": anomaly.offset,
         "origin": anomaly.origin,
     }
+    if silence := (anomaly.evidence or {}).get("silence"):
+        result["silence"] = {
+            "since": from_us(silence["since"]).isoformat().replace("+00:00", "Z"),
+            "usual_s": silence["usual_s"],
+            "limit_s": silence["limit_s"],
+        }
+    return result
 
 
 def _expected(anomaly: Anomaly) -> dict[str, float | None] | None:

@@ -35,7 +35,8 @@ SORTS = {
 
 _GAP = "extract(epoch FROM s.last_event_at - s.first_event_at) / nullif(s.events - 1, 0)"
 _SILENT = (f"extract(epoch FROM %(now)s - s.last_event_at)"
-           f" > greatest({LEAST_S}, {GAPS} * coalesce({_GAP}, 0))")  # fmt: skip
+           f" > coalesce(s.silence_after_s, greatest({LEAST_S}, {GAPS} * coalesce({_GAP}, 0)))"
+           )  # fmt: skip
 _ALARMING = "EXISTS (SELECT FROM anomalies_anomaly o WHERE o.series_id = s.id AND o.state = 'open')"
 _WHERE = {
     "receiving": f"NOT ({_SILENT})", "silent": _SILENT,

@@ -15,22 +15,22 @@ from django.db import connection
 from numpy.typing import NDArray
 
 from anomalies import emit
+from anomalies.missing import NAMESPACE, MissingRows
 from anomalies.models import Anomaly, Outbox
 from anomalies.onset_rows import row_at_event
 from anomalies.pending import Found, Pending, new_row, write_rows
 from anomalies.results import result_of
-from detection import episodes
-from detection.scoring import ScoredBatch, ScoringEngine
+from detection import episodes, overdue
+from detection.scoring import CompiledVersion, ScoredBatch, ScoringEngine
 from detection.tally import Tallier
 from streams import rollups
 from streams.arrays import Float8, Int4, Int8, Moments
 from streams.checkpoint import Owned
 from streams.clock import from_us
+from streams.log_end import Look
 from streams.models import Stream
 from streams.producer import Record
 from streams.rollups import RollupRows
-
-_NAMESPACE = uuid.UUID("6f0f4c0a-6f6b-5f0e-9a53-3b1c9a0f7d11")
 
 _REMEMBERED_IDS = 50_000
 
@@ -53,6 +53,22 @@ class AnomalySink:
         self._days = rollups.DayPartitions()
         self._tallier = Tallier(engine.index)
         self._ids: dict[tuple[str, int, int, int], uuid.UUID] = {}
+        self._missing = MissingRows(stream, engine, now)
+        self._version: CompiledVersion | None = None
+
+    # -- partitions come and go ----------------------------------------------------------------
+
+    def begin(self, owned: Owned) -> None:
+        """The state of a partition is restored; what is stored of it is read where it matters."""
+        self._missing.begin(owned)
+
+    def forget(self, partition: int) -> None:
+        """A partition is ours no longer, or starts afresh."""
+        self._missing.forget(partition)
+
+    def overdue(self, looks: Sequence[Look]) -> list[int]:
+        """Partitions of which the wall clock may have something to tell."""
+        return self._missing.due(looks)
 
     # -- building ------------------------------------------------------------------------------
 
@@ -63,8 +79,10 @@ class AnomalySink:
         *,
         flush: bool,
         replaying: Collection[int] = (),
+        looks: Sequence[Look] = (),
     ) -> Pending:
-        """All rows of a batch. ``flush`` writes the minutes still open, too.
+        """All rows of a batch. ``flush`` writes the minutes still open, too, and ``looks`` are
+        partitions to be seen by the wall clock.
 
         ``parts`` are the batch's events in order; state in the engine stands behind them. The
         state of ``replaying`` partitions is older than what is stored, so it is not written.
@@ -73,6 +91,9 @@ class AnomalySink:
         for scored in parts:
             self._onsets_and_rises(scored, owned, pending)
             self._closings(scored, owned, pending)
+            if scored.vector is None:  # a vector's values fall silent themselves
+                self._missing.by_event(scored, owned, pending)
+                self._version = scored.version
             self._candidates(scored, owned, pending)
             self._segments(scored, owned, pending)
             self._tallier.add(
@@ -80,6 +101,9 @@ class AnomalySink:
             )
             if self._send_events is not None:
                 pending.events += emit.results(scored, self._engine.index, self._stream.name)
+        for look in looks:
+            self._missing.by_clock(look, owned, pending)
+            self._version = look.version
         self._extend_open(owned, pending)
         if flush:
             self._open_minutes([p for p in owned if p not in replaying], owned, pending)
@@ -95,7 +119,7 @@ class AnomalySink:
         if known is None:
             source, metric = self._engine.index.names[code]
             known = uuid.uuid5(
-                _NAMESPACE, f"{life.topic_id}/{partition}/{offset}/{source}\x1f{metric}/episode"
+                NAMESPACE, f"{life.topic_id}/{partition}/{offset}/{source}\x1f{metric}/episode"
             )
             if len(self._ids) >= _REMEMBERED_IDS:
                 self._ids.clear()
@@ -269,7 +293,16 @@ class AnomalySink:
             Int8(rows[:, episodes.EVENTS]),
             Int8(rows[:, episodes.HELD]),
             Float8(rows[:, episodes.QUIET_NOW]),
+            *self._heartbeats(slots),
         )
+
+    def _heartbeats(self, slots: NDArray[np.int64]) -> tuple[Float8, Float8, Float8]:
+        """Usual gap, limit of silence and delay of delivery of each slot, in seconds."""
+        limit = np.full(len(slots), np.inf)
+        if self._version is not None:
+            limit = overdue.limits(self._engine, slots, self._version)
+        usual, delay = overdue.usual_gaps(self._engine, slots), self._engine.delays.delay[slots]
+        return Float8(usual / 1e6), Float8(limit / 1e6), Float8(delay / 1e6)
 
     def _rollup_rows(
         self, slots: NDArray[np.int64], rows: NDArray[np.float64], owned: dict[int, Owned]

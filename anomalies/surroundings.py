@@ -116,6 +116,8 @@ def due(now: datetime, most: int) -> list[Anomaly]:
 def look(anomaly: Anomaly) -> dict[str, Any]:
     """Everything that stored rows say of an anomaly of a series."""
     found: dict[str, Any] = {}
+    if anomaly.kind == "missing":  # no event: nothing of it to compare
+        return {"silent": silent_too(anomaly)}
     parts = {
         "rarity": rarity(anomaly), "nearest": nearest_value(anomaly), "models": models(anomaly),
         "similar": similar(anomaly), "neighbours": neighbours(anomaly), "kind": kind(anomaly),
@@ -244,13 +246,32 @@ def neighbours(anomaly: Anomaly) -> dict[str, Any] | None:
     return found or None
 
 
+def silent_too(anomaly: Anomaly) -> dict[str, Any]:
+    """How many other series of its source, and of its metric elsewhere, were silent meanwhile."""
+    others = Series.objects.filter(stream=anomaly.stream_id).exclude(pk=anomaly.series_id or 0)
+    end = timezone.now() if anomaly.state == Anomaly.State.OPEN else anomaly.end_at
+    silences = Anomaly.objects.filter(kind="missing", stream=anomaly.stream_id, onset_at__lte=end)
+    silences = silences.filter(Q(end_at__gte=anomaly.onset_at) | Q(state=Anomaly.State.OPEN))
+    groups = {
+        "source": others.filter(source=anomaly.source),
+        "metric": others.filter(metric=anomaly.metric).exclude(source=anomaly.source),
+    }
+    found = {}
+    for name, group in groups.items():
+        group = group.filter(silence_after_s__isnull=False)
+        if known := group.count():
+            silent = silences.filter(series__in=group).values("series").distinct().count()
+            found[name] = {"known": known, "silent": silent}
+    return found
+
+
 def kind(anomaly: Anomaly) -> str | None:
     """Another reading of an anomaly's kind, by its minutes before and after the onset.
 
     While it is open that is how it looks so far; None where there is too little to say more than
     the first reading did.
     """
-    if anomaly.anomaly_type == _OF_VECTORS:
+    if anomaly.anomaly_type == _OF_VECTORS or anomaly.kind == "missing":
         return None
     day, onset = 86_400, anomaly.onset_at.timestamp()
     rows = _all(

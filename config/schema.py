@@ -241,6 +241,13 @@ class Drift(Section):
         return self
 
 
+class Silence(Section):
+    """A series that falls silent is an anomaly; `least_s` bounds the limits that series learn."""
+
+    enabled: bool = True
+    least_s: Positive = 60.0
+
+
 class AnomalyDetection(Section):
     """Which detectors run, how they are combined and from which score on something is odd."""
 
@@ -252,6 +259,7 @@ class AnomalyDetection(Section):
     emit: Literal["anomalies", "all"] = "anomalies"
     episode_quiet_events: Count = 80
     max_gap_s: Positive = 86_400.0
+    silence: Silence = Silence()
     detectors: Detectors = Detectors()
     weights: dict[str, NotNegative] = {}
     registry: Registry = Registry()

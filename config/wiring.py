@@ -70,6 +70,7 @@ def scoring_base(config: VigilConfig) -> dict[str, Any]:
         "quiet_events": detection.episode_quiet_events,
         "max_gap_s": detection.max_gap_s,
         "max_onsets_per_day": detection.max_onsets_per_day,
+        "silence": detection.silence.model_dump(mode="json"),
     }
 
 

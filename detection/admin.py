@@ -22,7 +22,7 @@ class ThresholdPolicyForm(forms.ModelForm[ThresholdPolicy]):
         fields = (
             "name", "enabled", "stream", "source_pattern", "metric_pattern", "priority",
             "threshold", "direction", "min_absolute_deviation", "min_relative_deviation",
-            "max_onsets_per_day", "medium_from", "high_from", "critical_from",
+            "max_onsets_per_day", "silence_after_s", "medium_from", "high_from", "critical_from",
         )  # fmt: skip
         help_texts: dict[str, Any] = {
             "direction": "Which way a value must leave its expected band: up, down or both.",
@@ -40,7 +40,7 @@ class ThresholdPolicyForm(forms.ModelForm[ThresholdPolicy]):
         if high is not None and critical is not None and critical < high:
             self.add_error("critical_from", f"Severity bands must rise: at least {high:g}.")
         for name in ("threshold", "min_absolute_deviation", "min_relative_deviation",
-                     "max_onsets_per_day"):  # fmt: skip
+                     "max_onsets_per_day", "silence_after_s"):  # fmt: skip
             value = data.get(name)
             if value is not None and value in (float("inf"), float("-inf")):
                 self.add_error(name, "Write a finite number.")
@@ -74,6 +74,10 @@ class ThresholdPolicyAdmin(AuditedAdmin):
                                "description": "Onsets of one series and day. What it holds back "
                                               "is kept as a near miss and counted on the series' "
                                               "page."}),
+        ("When it is missing", {"fields": ("silence_after_s",),
+                                "description": "A series that falls silent is an anomaly as well. "
+                                               "It is at its limit when the silence begins to "
+                                               "count, and grows more severe as it lasts."}),
         ("How severe it is", {"fields": ("medium_from", "high_from", "critical_from")}),
     )  # fmt: skip
 

@@ -60,6 +60,13 @@ class ThresholdPolicy(models.Model):
         help_text="Raises the threshold of a series that would alarm more often than this a day."
         " Empty: as the configuration says; 0: no limit.",
     )
+    silence_after_s = models.FloatField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0.0)],
+        help_text="Seconds without an event after which a series counts as silent. Empty: as it"
+        " has learnt by itself; 0: never.",
+    )
     medium_from = models.FloatField(default=0.85, validators=UNIT)
     high_from = models.FloatField(default=0.90, validators=UNIT)
     critical_from = models.FloatField(default=0.95, validators=UNIT)
@@ -410,6 +417,7 @@ class QuarantineRelease(models.Model):
     last_event = models.BigIntegerField(null=True)
     values = ArrayField(models.FloatField(), default=list, help_text="At the onset and the peak.")
     flat = models.BooleanField(default=False, help_text="A flat line of this length is usual.")
+    pause_s = models.FloatField(default=0.0, help_text="A pause of so many seconds is usual.")
     anomaly_id = models.UUIDField(null=True)
     requested_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)

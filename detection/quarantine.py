@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from detection import expected
+from detection import expected, heartbeat
 from detection.base import IntArray, Settles
 from detection.detectors import online
 from detection.detectors.online import Released
@@ -37,6 +37,7 @@ class Release:
     """One episode; ``first`` and ``last`` are event numbers of its series, -1 where not known.
 
     ``values`` are the onset's and the peak's; ``partition`` is where the episode was, -1 for all.
+    With ``pause_s`` it was no episode but a silence of that length.
     """
 
     id: int
@@ -47,6 +48,7 @@ class Release:
     last: int = -1
     values: tuple[float, ...] = ()
     flat: bool = False
+    pause_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """For a scoring version's payload."""
@@ -90,6 +92,9 @@ class Releases:
             for release in self._of[names[code[i]]]:
                 here = release.partition in (-1, int(partition[i]))
                 if not here or release.id <= marks[slot[i], 0]:
+                    continue
+                if release.pause_s:
+                    heartbeat.allow(store.rows(heartbeat.NAME)[slot[i]], 1e6 * release.pause_s)
                     continue
                 released = online.release(
                     row,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from detection import challengers, episodes, expected, tails
+from detection import challengers, episodes, expected, heartbeat, tails
 from detection.base import RowScorer, ScoringInput, SeriesDetector, SeriesOutput
 from detection.challengers import Shadow
 from detection.detectors.online import OnlineDetector, flat_alone, without_course
@@ -22,9 +22,11 @@ from detection.detectors.vector_kernel import SHARES_FROM
 from detection.ensemble import Ensemble, score_from_oddness
 from detection.episodes import Limits, Outcome
 from detection.features import FEATURE_NAMES
+from detection.heartbeat import Gaps
 from detection.ordering import by_slot
 from detection.quarantine import Releases
 from detection.series_rows import SeriesRows
+from detection.silence import Silence
 from detection.state import StateStore
 from detection.thresholds import PolicyTable
 from detection.zone_clock import ZoneClock
@@ -68,6 +70,7 @@ class CompiledVersion:
     vector_challengers: tuple[LoadedModel, ...] = ()
     of_vectors: bool = False
     own_tails: bool = False
+    silence: Silence | None = None
     releases: Releases = field(default_factory=Releases)
 
     @property
@@ -123,10 +126,10 @@ class ScoredBatch:
 
     ``score`` float64 [n] in [0, 1), nan while warming up; ``votes`` float64 [n, d] oddness of each
     of ``version.names``, nan where it abstains; ``silent`` bool [n] marks events whose effects were
-    stored before (a replay that only rebuilds state); ``shadows`` is what challengers said. Of
-    wide events' vectors ``events.values`` is the distance from their usual pattern,
-    ``detail.expected`` its band, ``detail.features`` [n, k] are the smoothed values in deviations
-    from their means, and ``vector`` says more.
+    stored before (a replay that only rebuilds state); ``shadows`` is what challengers said, and
+    ``gaps`` the silences that an event ended. Of wide events' vectors ``events.values`` is the
+    distance from their usual pattern, ``detail.expected`` its band, ``detail.features`` [n, k] are
+    the smoothed values in deviations from their means, and ``vector`` says more.
     """
 
     events: EventBatch
@@ -141,6 +144,7 @@ class ScoredBatch:
     silent: NDArray[np.bool_]
     shadows: tuple[Shadow, ...] = ()
     vector: VectorDetail | None = None
+    gaps: Gaps = field(default_factory=Gaps.none)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -199,7 +203,8 @@ class ScoringEngine(SeriesRows):
         spent: dict[int, float] = {}
         if version.models:
             self._score_models(events, version, detail, votes, names, spent)
-        return self._judged(events, version, slot, votes, detail, silent_below, spent)
+        scored = self._judged(events, version, slot, votes, detail, silent_below, spent)
+        return replace(scored, gaps=self._gaps(scored))
 
     def _score_series(
         self,
@@ -219,6 +224,27 @@ class ScoringEngine(SeriesRows):
                 oddness = usual.unraised(oddness, judged)
             if detector.name in version.names:
                 votes[:, version.names.index(detector.name)] = oddness
+
+    def _gaps(self, scored: ScoredBatch) -> Gaps:
+        """What the events say of how usual it is that none come."""
+        events, silence = scored.events, scored.version.silence
+        heard = np.full(max(events.committable, default=0) + 1, -1.0)
+        for partition, at_us in self._heard.items():
+            if partition < len(heard):
+                heard[partition] = at_us
+        return heartbeat.advance(
+            self.store.rows(heartbeat.NAME),
+            scored.slot,
+            events.event_time,
+            events.offset,
+            scored.policy,
+            np.full(len(scored.version.policies.rows), np.inf)
+            if silence is None
+            else silence.asked_us,
+            0.0 if silence is None else silence.least_us,
+            heard[events.partition],
+            self.delays,
+        )
 
     def _process_vectors(
         self, batch: EventBatch, version: CompiledVersion, silent_below: Mapping[int, int]

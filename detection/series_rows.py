@@ -3,12 +3,12 @@ come out of snapshots and go into them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detection import challengers, episodes, expected, quarantine, tails, vectors
+from detection import challengers, episodes, expected, heartbeat, quarantine, tails, vectors
 from detection.errors import StateLayoutError
 from detection.registry import MODEL_DETECTORS, SERIES_DETECTORS
 from detection.state import StateStore
@@ -29,12 +29,16 @@ class SeriesRows:
         components = [detector.component for detector in SERIES_DETECTORS.values()]
         components += [challengers.component(name) for name in MODEL_DETECTORS]
         components += [quarantine.component(), expected.component(), tails.component()]
+        components += [heartbeat.component()]
         self.store = StateStore([*components, episodes.component()], capacity)
         self.vectors = VectorStore()
         self._slots: dict[int, NDArray[np.int32]] = {}
         self.slot_code = np.zeros(capacity, dtype=np.int32)
         self.slot_partition = np.zeros(capacity, dtype=np.int32)
         self.changed = np.zeros(capacity, dtype=np.bool_)
+        self.delays = heartbeat.Delays.of(capacity)
+        self.next_stage_us = np.zeros(capacity)
+        self._heard: dict[int, int] = {}
         self._touched: list[NDArray[np.int64]] = []
 
     # -- ownership and snapshots -------------------------------------------------------------
@@ -125,6 +129,42 @@ class SeriesRows:
             out[at] = row + self.vectors.pack(int(slots[at]))
         return out
 
+    # -- silence -----------------------------------------------------------------------------
+
+    def slots_at(self, partition: int, codes: NDArray[np.int32]) -> NDArray[np.int64]:
+        """The slots of these series of a partition, int64 [n], made where there are none yet."""
+        known = self._slots[partition]
+        slots = np.full(len(codes), -1, dtype=np.int64)
+        inside = codes < len(known)
+        slots[inside] = known[codes[inside]]
+        if len(slots) and slots.min() < 0:
+            self._allocate(partition, np.unique(codes[slots < 0]))
+            slots = self._slots[partition][codes].astype(np.int64)
+        return slots
+
+    def heartbeats(self, slots: NDArray[np.int64]) -> NDArray[np.float64]:
+        """A copy of these slots' rows (columns: ``detection.heartbeat``)."""
+        return self.store.rows(heartbeat.NAME)[slots]
+
+    def heard(self, at_us: Mapping[int, int]) -> None:
+        """The wall clock by partition, where the next events were seen to arrive."""
+        self._heard = dict(at_us)
+
+    def seen_elsewhere(
+        self, partition: int, codes: NDArray[np.int32], since_us: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Which series have an event after a moment in another partition of this process."""
+        out = np.zeros(len(codes), dtype=np.bool_)
+        rows = self.store.rows(heartbeat.NAME)
+        for other, known in self._slots.items():
+            at = np.flatnonzero(codes < len(known))
+            if other == partition or not len(at):
+                continue
+            slots = known[codes[at]]
+            newer = rows[slots, heartbeat.LAST_TIME] > since_us[at]
+            out[at] |= (slots >= 0) & newer
+        return out
+
     # -- what storing asks -------------------------------------------------------------------
 
     def unseen(self, batch: EventBatch) -> NDArray[np.bool_]:
@@ -211,11 +251,15 @@ class SeriesRows:
             known = self._slots[partition] = np.concatenate([known, more])
         known[codes] = slots
         if self.store.capacity > len(self.slot_code):
-            for name in ("slot_code", "slot_partition", "changed"):
+            for name in ("slot_code", "slot_partition", "changed", "next_stage_us"):
                 old = getattr(self, name)
                 new = np.zeros(self.store.capacity, dtype=old.dtype)
                 new[: len(old)] = old
                 setattr(self, name, new)
+            self.delays.grow(self.store.capacity)
         self.slot_code[slots] = codes
         self.slot_partition[slots] = partition
+        self.delays.delay[slots] = np.nan
+        self.delays.arrived[slots] = 0.0
+        self.next_stage_us[slots] = 0.0
         return slots

@@ -29,7 +29,10 @@ BOTH, UP, DOWN = 0, 1, -1
 _DIRECTIONS = {"both": BOTH, "up": UP, "down": DOWN}
 
 # Columns of a compiled policy table.
-THRESHOLD, DIRECTION, MIN_ABSOLUTE, MIN_RELATIVE, MEDIUM, HIGH, CRITICAL, BUDGET = range(8)
+THRESHOLD, DIRECTION, MIN_ABSOLUTE, MIN_RELATIVE, MEDIUM, HIGH, CRITICAL, BUDGET, SILENCE = range(9)
+
+LEARNT = -1.0
+"""In place of a limit of silence: the one that a series has learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Policy:
     """A threshold policy as scoring sees it; empty patterns match everything.
 
     ``max_onsets_per_day`` 0 is no limit, and what versions had that knew of none.
+    ``silence_after_s`` 0: silence is no anomaly.
     """
 
     name: str = "default"
@@ -51,6 +55,7 @@ class Policy:
     high_from: float = 0.90
     critical_from: float = 0.95
     max_onsets_per_day: float = 0.0
+    silence_after_s: float = LEARNT
 
     def matches(self, source: str, metric: str) -> bool:
         """Whether the policy speaks of this series (globs, case-sensitive)."""
@@ -69,6 +74,7 @@ class Policy:
             self.high_from,
             self.critical_from,
             self.max_onsets_per_day,
+            self.silence_after_s,
         ]
 
     def as_dict(self) -> dict[str, Any]:

@@ -30,7 +30,8 @@ from detection.models import (
 from detection.quarantine import KEPT, Release, Releases
 from detection.registry import series_detectors
 from detection.scoring import CompiledVersion, LoadedModel
-from detection.thresholds import Policy, PolicyTable
+from detection.silence import Silence
+from detection.thresholds import LEARNT, Policy, PolicyTable
 from streams.batch import EventBatch
 from streams.checkpoint import Owned, hold
 from streams.errors import UnusableError
@@ -123,6 +124,7 @@ def _releases(stream: Stream) -> list[dict[str, Any]]:
             last=-1 if r.last_event is None else r.last_event,
             values=tuple(r.values),
             flat=r.flat,
+            pause_s=r.pause_s,
         ).as_dict()
         for r in sorted(rows.order_by("-pk")[:KEPT], key=lambda r: r.pk)
     ]
@@ -156,6 +158,7 @@ def _policies(stream: Stream, max_onsets_per_day: float) -> list[dict[str, Any]]
             max_onsets_per_day=(
                 max_onsets_per_day if p.max_onsets_per_day is None else p.max_onsets_per_day
             ),
+            silence_after_s=LEARNT if p.silence_after_s is None else p.silence_after_s,
         ).as_dict()
         for p in sorted(mine, key=precedence, reverse=True)
     ]
@@ -189,6 +192,7 @@ def compile_version(
     }
     models = tuple(load_model(m["id"]) for m in payload["models"] if m["algorithm"] in options)
     rivals = _challengers(payload, options, load_model)
+    policies = PolicyTable([Policy(**p) for p in payload["policies"]])
     return CompiledVersion(
         id=identity,
         detectors=series_detectors(options),
@@ -197,13 +201,14 @@ def compile_version(
         vector_models=tuple(m for m in models if is_vector(m.metric)),
         ensemble=ensemble_of(payload),
         vector_ensemble=ensemble_of(payload, of_vectors=True),
-        policies=PolicyTable([Policy(**p) for p in payload["policies"]]),
+        policies=policies,
         limits=Limits(payload["quiet_events"], round(payload["max_gap_s"] * 1_000_000)),
         time_zone=payload["time_zone"],
         challengers=tuple(m for m in rivals if not is_vector(m.metric)),
         vector_challengers=tuple(m for m in rivals if is_vector(m.metric)),
-        # versions of the past know of neither
+        # versions of the past know of none of these
         own_tails=payload.get("own_tails", False),
+        silence=Silence.of(payload.get("silence"), policies),
         releases=Releases([Release.of(r) for r in payload.get("releases", ())]),
     )
 
@@ -348,6 +353,10 @@ class VersionKeeper:
             known = compile_version(identity, row.payload, self._model)
             self._compiled[identity] = known
         return known
+
+    def newest(self, partition: int) -> CompiledVersion:
+        """What the log of an owned partition ends with."""
+        return self.compiled(self._entries[partition][-1][1])
 
     def _model(self, identity: int) -> LoadedModel:
         if identity not in self._models:

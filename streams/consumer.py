@@ -6,8 +6,10 @@ Partitions come in paused; the runner resumes each once its state is restored.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import (
@@ -64,6 +66,7 @@ class GroupConsumer:
         self._admin = AdminClient({**client, "log_level": 0})  # the consumer says the same
         self.assigned: set[Place] = set()
         self.fresh: list[Place] = []
+        self.unreachable_at = -math.inf  # time.monotonic() when no broker could be reached, last
         self._on_revoke: Callable[[list[Place], bool], None] = lambda places, lost: None
 
     def subscribe(
@@ -113,6 +116,22 @@ class GroupConsumer:
     def resume(self, places: Sequence[Place]) -> None:
         """Go on with these."""
         self._consumer.resume([TopicPartition(*p) for p in places])
+
+    def ask_ends(self, places: Sequence[Place], timeout_s: float = 5.0) -> dict[Place, Future[Any]]:
+        """Ask the broker for logs' ends; each answer's ``offset`` is one, once it has come.
+
+        Unlike :meth:`watermarks` this waits for nobody: that one may wait for minutes.
+        """
+        from confluent_kafka.admin import OffsetSpec
+
+        wanted = {
+            TopicPartition(*place): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            for place in places
+        }
+        if not wanted:
+            return {}
+        answers = self._admin.list_offsets(wanted, request_timeout=timeout_s)
+        return {(where.topic, where.partition): answer for where, answer in answers.items()}
 
     def watermarks(self, place: Place, *, cached: bool = True) -> tuple[int, int]:
         """(first offset kept, next offset of the log); -1001 where a cached one is unknown."""
@@ -182,6 +201,7 @@ class GroupConsumer:
         self.assigned.difference_update(places)
         consumer.incremental_unassign(partitions)
 
-    @staticmethod
-    def _on_error(error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.unreachable_at = time.monotonic()
         log.warning("kafka.error code=%s reason=%s", error.name(), error.str())

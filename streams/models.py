@@ -68,6 +68,13 @@ class Series(models.Model):
     raised_threshold = models.FloatField(
         null=True, help_text="What that budget has raised the threshold to; empty: it has not."
     )
+    usual_gap_s = models.FloatField(null=True, help_text="Between its events, as it has learnt.")
+    silence_after_s = models.FloatField(
+        null=True, help_text="Without an event for so long it is silent; empty: never, or not yet."
+    )
+    delivery_delay_s = models.FloatField(
+        null=True, help_text="How long its events take to arrive; empty: it was not seen live."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, cast
 
 import numpy as np
-from confluent_kafka import Message
+from confluent_kafka import KafkaException, Message
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
 from streams import checkpoint, snapshots
 from streams.batch import EventBatch
 from streams.checkpoint import FencedError, Move, Owned
-from streams.clock import from_us
+from streams.clock import SystemClock, from_us
 from streams.codec import Codec, Decoded, Reject, gather, joined
 from streams.consumer import GroupConsumer, Place
 from streams.dead_letter import DeadLetters
 from streams.errors import DeliveryError, StreamsError, UnusableError
+from streams.log_end import LogEnds, Look
 from streams.models import Stream
 from streams.pipeline import Pipeline
 from streams.series import SeriesIndex
@@ -42,6 +45,10 @@ log = logging.getLogger(__name__)
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 LEAVE_WITHIN_S = 5.0
+LOOK_S = 1.0  # between looks for series that are silent by the wall clock
+ANSWER_WITHIN_US = 3_000_000
+FRESH_US = 5_000_000
+SETTLED_US = 30_000_000  # after the broker was away: what waited for it has come by then
 WORKER_PATIENCE_S = 5.0
 STOP_PATIENCE_S = 2.0
 FLUSH_SHARE = 0.05  # of the time at most, so that 100,000 open minutes don't stand in the way
@@ -65,6 +72,7 @@ class Engine(Rows, Protocol):
     def restore(self, partition: int, codes: Any, layout: str, rows: Sequence[bytes]) -> None: ...
     def readable(self, layout: str) -> bool: ...
     def unseen(self, batch: EventBatch) -> Any: ...
+    def heard(self, at_us: Mapping[int, int]) -> None: ...
     def process(self, batch: EventBatch, version: Any, silent_below: Mapping[int, int]) -> Any: ...
 
 
@@ -77,11 +85,15 @@ class Versions(Protocol):
     def detach(self, partition: int) -> None: ...
     def append(self, owned: Owned, from_offset: int) -> None: ...
     def split(self, batch: EventBatch) -> list[tuple[Any, EventBatch]]: ...
+    def newest(self, partition: int) -> Any: ...
 
 
 class Sink(Protocol):
     """What stores a scored batch: see ``anomalies.store.AnomalySink``."""
 
+    def begin(self, owned: Owned) -> None: ...
+    def forget(self, partition: int) -> None: ...
+    def overdue(self, looks: Sequence[Look]) -> list[int]: ...
     def build(
         self,
         parts: Sequence[Any],
@@ -89,6 +101,7 @@ class Sink(Protocol):
         *,
         flush: bool,
         replaying: Collection[int],
+        looks: Sequence[Look],
     ) -> Any: ...
     def prepare(self, pending: Any) -> None: ...
     def write(self, pending: Any) -> None: ...
@@ -119,6 +132,12 @@ class Lane:
     scored: dict[int, int] = field(default_factory=dict)  # by the worker
     silent_below: dict[int, int] = field(default_factory=dict)
     snapshotter: Snapshotter | None = None
+    ends: LogEnds = field(default_factory=LogEnds)  # as the client has them, for delays
+    asked: LogEnds = field(default_factory=LogEnds)  # as the broker says when it is asked
+    began_us: dict[int, int] = field(default_factory=dict)
+    trouble_us: int = 0
+    asking: dict[int, tuple[int, Future[Any]]] = field(default_factory=dict)
+    next_look: float = 0.0
 
     @property
     def index(self) -> SeriesIndex:
@@ -184,6 +203,7 @@ class Runner:
         listener: Listener,
         status: StatusReporter,
         monotonic: Callable[[], float] = time.monotonic,
+        wall_us: Callable[[], int] | None = None,
     ) -> None:
         self._consumer = consumer
         self._lanes = {lane.stream.topic: lane for lane in lanes}
@@ -191,6 +211,7 @@ class Runner:
         self._listener = listener
         self._status = status
         self._now = monotonic
+        self._wall_us = wall_us or SystemClock().now_us
         self._stopping = False
         self._stop_at = 0.0
         self._waiting: list[tuple[float, Place]] = []
@@ -390,6 +411,7 @@ class Runner:
         if lane.silent_below:
             batches = [batch.take(lane.engine.unseen(batch)) for batch in batches]
             rejects = [r for r in rejects if r.offset >= lane.silent_below.get(r.partition, 0)]
+        lane.engine.heard(self._arriving(lane, batches[0].committable))
         parts = [
             lane.engine.process(events, version, lane.silent_below)
             for batch in batches
@@ -400,9 +422,15 @@ class Runner:
         moves = self._moves(lane, batch, rejects)
         lane.scored.update(batch.committable)
         replaying = lane.replaying()
+        self._follow_ends(lane, lane.owned if flush else batch.committable)
         if moves or flush:
             self._patiently(lane, lambda: self._series.ensure(lane.stream, lane.index))
-            pending = lane.sink.build(parts, dict(lane.owned), flush=flush, replaying=replaying)
+            looks: list[Look] = []
+            if flush and self._now() >= lane.next_look:
+                self._patiently(lane, lambda: looks.extend(self._looks(lane, replaying)))
+            pending = lane.sink.build(
+                parts, dict(lane.owned), flush=flush, replaying=replaying, looks=looks
+            )
             chunk = None
             if lane.snapshotter is not None:
                 ready = [o for p, o in lane.owned.items() if p not in replaying]
@@ -425,6 +453,74 @@ class Runner:
             if partition not in replaying:
                 del lane.silent_below[partition]
                 log.info("partition.caught_up partition=%s offset=%s", partition, below)
+
+    # -- what the wall clock tells (on the scoring thread) ---------------------------------------
+
+    def _arriving(self, lane: Lane, partitions: Collection[int]) -> dict[int, int]:
+        """When the events in hand arrived, of partitions that are read as they are written."""
+        now, found = self._wall_us(), {}
+        for p in partitions:
+            at = lane.ends.known(p)
+            if at is not None and p not in lane.silent_below:
+                found[p] = now if now - at <= FRESH_US else at
+        return found
+
+    def _follow_ends(self, lane: Lane, partitions: Collection[int]) -> None:
+        now = self._wall_us()
+        for p in list(partitions):
+            position = lane.scored.get(p)
+            if position is None:
+                continue
+            try:
+                _, end = self._consumer.watermarks((lane.stream.topic, p))
+            except KafkaException:  # not ours any more
+                continue
+            lane.ends.heard(p, end, position, now)
+            lane.asked.passed(p, position)
+
+    def _looks(self, lane: Lane, replaying: Collection[int]) -> list[Look]:
+        """Partitions of which something is due, and that nothing is on its way of.
+
+        The broker is asked only where something may be due, and its answer counts at the next look.
+        """
+        lane.next_look = self._now() + LOOK_S
+        now = self._wall_us()
+        self._hear_answers(lane, now)
+        ready = [p for p in list(lane.owned) if p not in replaying and p not in lane.silent_below]
+        versions = {p: lane.versions.newest(p) for p in ready}
+        due = lane.sink.overdue([Look(p, now, now, versions[p]) for p in ready])
+        looks = []
+        trouble = self._trouble_us(lane, now)
+        for p in due:
+            known = lane.asked.known(p)
+            if known is not None and now - trouble >= SETTLED_US:
+                quiet_us = known - max(trouble, lane.began_us.get(p, now))
+                looks.append(Look(p, known, quiet_us, versions[p]))
+        topic = lane.stream.topic
+        asked = self._consumer.ask_ends([(topic, p) for p in due if p not in lane.asking])
+        lane.asking |= {p: (now, answer) for (_, p), answer in asked.items()}
+        return looks
+
+    def _hear_answers(self, lane: Lane, now_us: int) -> None:
+        for p, (at_us, answer) in list(lane.asking.items()):
+            if not answer.done():
+                if now_us - at_us > ANSWER_WITHIN_US:
+                    lane.trouble_us = now_us
+                continue
+            del lane.asking[p]
+            try:
+                end = int(answer.result().offset)
+            except KafkaException as error:
+                log.warning("log_end.unknown partition=%s error=%s", p, _line(error))
+                lane.trouble_us = now_us
+                continue
+            lane.asked.heard(p, end, lane.scored.get(p, 0), at_us)
+
+    def _trouble_us(self, lane: Lane, now_us: int) -> int:
+        """When the broker did not answer last, 0: never."""
+        ago_s = self._now() - self._consumer.unreachable_at
+        unreachable = 0 if math.isinf(ago_s) else now_us - int(ago_s * 1e6)
+        return max(lane.trouble_us, unreachable)
 
     def _moves(self, lane: Lane, batch: EventBatch, rejects: list[Reject]) -> list[Move]:
         moves = []
@@ -573,6 +669,8 @@ class Runner:
         self._choose_start(place, owned, low, high)
         lane.engine.attach(partition)
         restored = self._restore(lane, owned)
+        lane.sink.begin(owned)
+        lane.began_us[partition] = self._wall_us()
         base = min(owned.snapshot_offset, owned.next_offset)
         if base < low and base < owned.next_offset:
             log.error(
@@ -682,6 +780,11 @@ class Runner:
         lane.position.pop(place[1], None)
         lane.scored.pop(place[1], None)
         lane.silent_below.pop(place[1], None)
+        lane.sink.forget(place[1])
+        for ends in (lane.ends, lane.asked):
+            ends.forget(place[1])
+        lane.began_us.pop(place[1], None)
+        lane.asking.pop(place[1], None)
 
     def _partition_error(self, error: Any) -> None:
         log.error("kafka.partition_error code=%s reason=%s", error.name(), error.str())

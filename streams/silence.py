@@ -1,4 +1,7 @@
-"""When a series counts as silent: no event for five of its usual gaps, and at least a minute."""
+"""When a series counts as silent: from the limit on that its consumer has learnt or was given.
+
+Before one is known: no event for five of its gaps on average, and at least a minute.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ LEAST_S = 60.0
 
 
 def usual_gap_s(series: Series) -> float | None:
-    """Seconds between a series' events on average; None before there are two."""
+    """Seconds between a series' events, usually; None before there are two."""
+    if series.usual_gap_s is not None:
+        return series.usual_gap_s
     first, last = series.first_event_at, series.last_event_at
     if first is None or last is None or series.events < 2:
         return None
@@ -20,6 +25,8 @@ def usual_gap_s(series: Series) -> float | None:
 
 def silent_after_s(series: Series) -> float:
     """How long a series may be without an event before it counts as silent."""
+    if series.silence_after_s is not None:
+        return series.silence_after_s
     return max(LEAST_S, GAPS * (usual_gap_s(series) or 0.0))
 
 

@@ -14,7 +14,7 @@ from django.utils import dateformat, timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
-from anomalies import queries
+from anomalies import missing, queries
 from anomalies.models import Anomaly, AnomalyType, Severity
 from streams.version import VERSION
 from streams.zones import absolute, zone_name
@@ -188,6 +188,9 @@ def feed_line(anomaly: Anomaly) -> str:
         text += f" {number(anomaly.value)}"
         if band := expected(anomaly):
             text += f", expected {band}"
+    if anomaly.kind == "missing":
+        text += f" Silent for {duration(missing.lasted_s(anomaly, timezone.now()))}"
+        text += ", now back" if anomaly.state == Anomaly.State.CLOSED else ""
     return text
 
 

@@ -92,6 +92,10 @@
     let detail = `${kind === "flatline" ? "Flat line" : kind.charAt(0).toUpperCase() + kind.slice(1)}.`;
     if (a.value !== null) detail += ` ${Vigil.number(a.value)}`;
     if (a.value !== null && a.expected && a.expected.low !== null) detail += `, expected ${Vigil.number(a.expected.low)} to ${Vigil.number(a.expected.high)}`;
+    if (a.silence) {
+      const over = a.state === "closed", until = over ? Date.parse(a.end_timestamp) : Date.now();
+      detail += ` Silent for ${Vigil.ago(Date.now() - until + Date.parse(a.silence.since))}${over ? ", now back" : ""}`;
+    }
     const time = part("time", "", Vigil.ago(Date.parse(a.timestamp)));
     time.dateTime = a.timestamp; time.title = Vigil.absolute(Date.parse(a.timestamp));
     const score = a.peak_score ?? a.anomaly_score;

@@ -46,7 +46,7 @@ def test_expected_asks_for_one_release_and_taking_it_back_withdraws_it() -> None
     assert release == {
         "id": QuarantineRelease.objects.get().pk, "source": "web-03", "metric": "cpu_usage",
         "partition": 3, "first": 4_000, "last": 4_000 + covered - 1, "values": [1284.0, 1300.0],
-        "flat": False,
+        "flat": False, "pause_s": 0.0,
     }  # fmt: skip
     assert QuarantineRelease.objects.get().requested_by == "a0"
     feedback.set_label(odd.pk, "real")
