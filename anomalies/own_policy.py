@@ -133,10 +133,12 @@ def undo(entry: AuditEntry, actor: Actor) -> ThresholdPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """The last change of a policy that speaks of the series, and since when consumers obey it."""
+    """The last change of a policy that speaks of the series, whether consumers score by it, and
+    since when where that is known."""
 
     entry: AuditEntry
     policy: ThresholdPolicy
+    live: bool
     live_since: datetime | None
 
 
@@ -161,7 +163,9 @@ def latest(series: Series, now: datetime) -> Latest | None:
         (p["name"], p["version"]) == (policy.name, policy.version)
         for p in version.scoring_version.payload["policies"]
     )
-    return Latest(entry, policy, version.created_at if version is not None and known else None)
+    # Where no event came between two versions, the log's row is older than what it names.
+    since = version.created_at if version is not None and known else None
+    return Latest(entry, policy, known, since if since and since >= entry.at else None)
 
 
 def reach(series: Series, wish: Wish) -> Reach:

@@ -93,7 +93,7 @@ def hours(profile: Profile) -> dict[str, Any]:
         "today": _path([(i + 0.5, v) for i, v in enumerate(profile.today)], y),
         "dots": [(round((i + 0.5) / 0.24, 2), y(v)) for i, v in enumerate(profile.today)
                  if v is not None and _alone(profile.today, i)],
-        "ticks": [(y(v), number(v)) for v in ticks],
+        "ticks": [(y(v), tick(v)) for v in ticks],
         "hours": [(round(h / 0.24, 2), f"{h:02d}") for h in (0, 4, 8, 12, 16, 20, 24)],
         "now": None if profile.now is None else round(profile.now / 0.24, 2),
         "late": profile.now is not None and profile.now > 20, "profile": profile,
@@ -175,6 +175,17 @@ def per(unit: str) -> str:
 def clean(value: float) -> str:
     """A number as a field of a form takes it: 0.875, 0, 1e+12."""
     return f"{value:.12g}"
+
+
+def tick(value: float) -> str:
+    """A tick's words, short also where values are huge: 0.95 T.
+
+    >>> tick(250.0), tick(1.05e12)
+    ('250', '1.05 T')
+    """
+    if 1e9 <= abs(value) < 1e16:
+        return f"{number(value / 1e12)} T"
+    return number(value) if abs(value) < 1e4 else compact(value)
 
 
 def nice_ticks(low: float, high: float, most: int = MOST_TICKS) -> list[float]:

@@ -25,11 +25,13 @@
     }
     return [low, high];
   };
-  const said = (v) => (v === null ? "" : Math.abs(v) < 1e5 ? Vigil.number(+v.toPrecision(8)) : Math.abs(v) < 1e12 ? Vigil.compact(v) : v.toExponential(1).replace("-", "−"));
+  const said = (v) => (v === null ? "" : Math.abs(v) < 1e5 ? Vigil.number(+v.toPrecision(8)) : Math.abs(v) < 1e9 ? Vigil.compact(v) : Math.abs(v) < 1e16 ? `${Vigil.number(+(v / 1e12).toPrecision(5))} T` : v.toExponential(1).replace("-", "−"));
   // Neighbouring ticks must differ, however many digits they share.
   const labels = (at) => {
     const texts = at.map(said);
     if (new Set(texts).size === texts.length) return texts;
+    // Very large ones differ by too little for short words: how far they are from the first tells.
+    if (Math.abs(at[0]) >= 1e9) return at.map((v, i) => (i ? `+${Vigil.number(v - at[0])}` : said(v)));
     for (let digits = 5; digits < 16; digits += 1) {
       const longer = at.map((v) => v.toLocaleString("en-US", { maximumSignificantDigits: digits }).replace("-", "−"));
       if (new Set(longer).size === longer.length) return longer;
@@ -87,7 +89,7 @@
     const left = Math.max(from, u.bbox.left), right = Math.min(Math.max(to, from + 2), u.bbox.left + u.bbox.width);
     if (right > left) { ctx.save(); ctx.fillStyle = colour("critical-soft"); ctx.fillRect(left, u.bbox.top, right - left, u.bbox.height); ctx.restore(); }
   };
-  const hatch = (u, silent) => {
+  const hatch = (u, silent, now) => {
     if (!silent || !silent.length) return;
     const ctx = u.ctx, ratio = devicePixelRatio, { left, top, width, height } = u.bbox;
     ctx.save();
@@ -104,7 +106,7 @@
     let free = -Infinity;
     for (const [from, to] of [...silent].sort((a, b) => a[0] - b[0])) {
       const x0 = Math.max(u.valToPos(from, "x", true), left), x1 = Math.min(u.valToPos(to, "x", true), left + width), text = `silent ${Vigil.duration(to - from)}`, room = ctx.measureText(text).width;
-      const x = Math.min(Math.max((x0 + x1) / 2, left + room / 2), left + width - room / 2);
+      const x = Math.min(Math.max((x0 + x1) / 2, left + room / 2), left + width - room / 2 - (now ? 36 * ratio : 0));
       if (x1 < left || x - room / 2 < free) continue;
       free = x + room / 2 + 8 * ratio;
       ctx.fillStyle = colour("surface"); ctx.fillRect(x - room / 2 - 3 * ratio, top, room + 6 * ratio, 15 * ratio);
@@ -178,6 +180,8 @@
     const extent = (u, min, max) => {
       if (min === null || max === null || min === undefined) return [0, 1];
       for (const m of marks) if (m.t >= data.from && m.t <= data.to) { min = Math.min(min, m.v); max = Math.max(max, m.v); }
+      // What is never negative has no axis below 0, even where its band would reach there.
+      if (min < 0 && data.min.every((v) => v === null || v >= 0) && marks.every((m) => m.v >= 0)) min = 0;
       const room = (max - min || Math.abs(max) || 1) * 0.08;
       return [min >= 0 && (min - room < 0 || min < 0.35 * max) ? 0 : min - room, max + room];
     };
@@ -209,7 +213,7 @@
         { stroke: series, width: 1.4, spanGaps: false, points: { show: true, size: 4, stroke: series, fill: series, filter: alone } }],
       bands: [{ series: [2, 1], fill: band }, { series: [5, 4], fill: soft }],
       hooks: {
-        drawClear: [(u) => { shade(u, data.selected); hatch(u, data.silent); }],
+        drawClear: [(u) => { shade(u, data.selected); hatch(u, data.silent, data.now); }],
         draw: [(u) => {
           drawNow(u, data.now);
           for (const m of marks) if (!flagged(data.draft, m)) drawRing(u, m, paint["text-2"], paint, true);

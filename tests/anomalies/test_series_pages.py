@@ -51,7 +51,7 @@ def test_it_is_filtered_by_what_series_are_doing(web: Client) -> None:
     assert names(web, "metric=emor") == ["split"]
     assert names(web, "q=100%25") == names(web, "source=_") == []
     text = web.get("/series/").content.decode()
-    assert "silent for 3 h" in text
+    assert 'silent <span class="optional">for </span>3 h' in text
     assert "warming up 12 of 30" in text
     assert "1 in 24 h: 1 critical" in text
 
