@@ -1,4 +1,5 @@
-"""How long pages take in the server, how many queries they ask and what they weigh.
+"""How long pages take in the server, how many queries they ask and what they weigh: those named
+here, and every other page that the URL configuration has without parameters.
 
 Requests go through Django's whole stack in this process, one after the other, on a database that
 ``manage.py seed_demo`` has filled; no network, no browser.
@@ -7,6 +8,7 @@ Requests go through Django's whole stack in this process, one after the other, o
 from __future__ import annotations
 
 import gzip
+import re
 import time
 import uuid
 from dataclasses import dataclass
@@ -16,11 +18,16 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import URLPattern, URLResolver, get_resolver
 
 from anomalies.models import Anomaly
 from streams.models import Series
 
 WARM = 2
+# Parameters, the admin's pages, calls, and downloads of everything.
+NO_PAGE = re.compile(
+    r"[<(\\?]|^(admin|api|login|logout|metrics|theme|components|seen|$)|export|diagnostics"
+)
 CONTROL = ("BEGIN", "COMMIT", "SET ", "SAVEPOINT", "RELEASE")
 
 
@@ -59,6 +66,19 @@ def paths(stream: str) -> list[str]:
     ]  # fmt: skip
 
 
+def plain_pages() -> list[str]:
+    """Every address without parameters that a person may open, out of the URL configuration."""
+    found = []
+    for entry in get_resolver().url_patterns:
+        if isinstance(entry, URLResolver) and str(entry.pattern):
+            continue
+        for one in entry.url_patterns if isinstance(entry, URLResolver) else [entry]:
+            route = str(one.pattern)
+            if isinstance(one, URLPattern) and not NO_PAGE.search(route):
+                found.append(f"/{route}")
+    return found
+
+
 def measure(stream: str, requests: int) -> list[PageTime]:
     """Each page ``requests`` times, signed in as a user of its own that goes afterwards.
 
@@ -70,9 +90,17 @@ def measure(stream: str, requests: int) -> list[PageTime]:
     try:
         client = Client(HTTP_HOST="localhost", HTTP_X_FORWARDED_PROTO="https")
         client.force_login(user)
-        return [_one(client, path, requests) for path in paths(stream)]
+        named = paths(stream)
+        rest = [path for path in plain_pages() if path not in named and _is_page(client, path)]
+        return [_one(client, path, requests) for path in (*named, *rest)]
     finally:
         user.delete()
+
+
+def _is_page(client: Client, path: str) -> bool:
+    """What only takes POST or leads elsewhere is none."""
+    answer = client.get(path, secure=True)
+    return answer.status_code == 200 and answer.headers["Content-Type"].startswith("text/html")
 
 
 def _one(client: Client, path: str, requests: int) -> PageTime:

@@ -6,8 +6,9 @@ import re
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
+import psycopg
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
@@ -117,6 +118,30 @@ def test_lanes_hold_the_worst_of_each_bucket(web: Client) -> None:
     assert (cell.count, cell.severity, cell.score) == (3, 4, 0.97)
     assert found.total.count == 3
     assert sum(c.count for c in lane.cells) == 3
+
+
+def test_a_card_that_fails_says_why_and_the_rest_goes_on(
+    web: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    builders.anomaly(builders.series())
+
+    def fail(*_: object) -> None:
+        raise OperationalError from psycopg.errors.QueryCanceled()
+
+    monkeypatch.setattr(lanes, "lanes", fail)
+    page = web.get("/")
+    text = page.content.decode()
+    assert page.status_code == 200
+    found = re.search(r"PostgreSQL took too long. Request ([0-9a-f]{6})", text)
+    assert found is not None
+    assert f"reference={found[1]}" in caplog.text
+    assert 'id="feed"' in text
+    assert 'id="strip"' in text
+    part = web.get("/", headers={"hx-request": "true", "hx-target": "lanes"}).content.decode()
+    assert "Try again" in part
+    monkeypatch.undo()
+    part = web.get("/", headers={"hx-request": "true", "hx-target": "lanes"}).content.decode()
+    assert 'role="grid"' in part
 
 
 def test_since_tells_what_was_stored_after_the_token_each_once(web: Client) -> None:
