@@ -83,7 +83,10 @@ def _anything_seen() -> bool:
 
 def _first_run() -> dict[str, Any]:
     kafka = settings.VIGIL.kafka
-    return {"topic": kafka.input_topic, "servers": kafka.bootstrap_servers}
+    return {
+        "topic": kafka.input_topic, "servers": kafka.bootstrap_servers,
+        "demo": settings.VIGIL.demo,
+    }  # fmt: skip
 
 
 # ---- Cards --------------------------------------------------------------------------------------

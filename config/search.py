@@ -204,6 +204,12 @@ PAGES = (
     _Page("silences", "Silences", "alerts maintenance mute"),
     _Page("deliveries", "Deliveries", "alerts sent notifications attempts"),
     _Page("feedback", "Feedback", "labels precision detectors"),
+    _Page("audit", "Audit", "who changed what before after revert"),
+    _Page("setup", "Teams, hours and tags", "alerts setup holidays budget"),
+    _Page("inbound", "Alertmanager sources", "alerts inbound token prometheus"),
+    _Page("system", "System", "components health effective settings performance versions"),
+    _Page("why-none", "Why are there no anomalies?", "missing nothing quiet check stages"),
+    _Page("your-settings", "Your settings", "time zone theme shortcuts keys profile"),
     _Page("admin:index", "Administration", "admin users thresholds policies schedule",
           operators=True),
 )  # fmt: skip

@@ -92,7 +92,7 @@ def test_strangers_are_sent_to_sign_in() -> None:
 def test_an_empty_system_says_how_to_begin(web: Client) -> None:
     text = web.get("/").content.decode()
     assert "No events yet" in text
-    assert "manage.py produce synthetic" in text
+    assert "python manage.py produce demo" in text
 
 
 def test_pages_go_back_and_forth(web: Client) -> None:
