@@ -24,6 +24,8 @@ from streams.version import VERSION
 log = logging.getLogger(__name__)
 EVERY_S = 5.0
 GONE_AFTER = dt.timedelta(seconds=20)
+# What a consumer does before it reads: the first time after an update that takes minutes.
+STARTING = "starts: compiles its kernels"
 
 
 class Heartbeat:

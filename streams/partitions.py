@@ -16,7 +16,6 @@ from streams.pace import Pace, Paces
 ALIVE = timedelta(seconds=15)
 # Unread for longer than this, a partition's oldest message is looked at: how long it is still kept.
 LATE = timedelta(seconds=60)
-MANY_UNREAD = 50_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from config.system.world import Check, World, lasting
 from streams.letters import STAGES
 
 QUIET_TOPIC = timedelta(minutes=15)
-BEHIND_S = 60.0
+BEHIND_S, MANY_UNREAD = 60.0, 50_000
 AHEAD, PAST = timedelta(minutes=10), timedelta(hours=1)
 FEW, MANY = 0.01, 0.5  # shares of messages that became dead letters
 LATE_SHARE = 0.05
@@ -68,6 +68,12 @@ def events_arrive(world: World) -> Check:
 
 def consumer_alive(world: World) -> Check:
     name = "A consumer reads them"
+    if not world.who.rows and world.starting:
+        return Check(
+            name, "bad", "A consumer is starting: it compiles its kernels, which takes longest the "
+            "first time after an update.", "Wait a minute or two.",
+            reverse("system") + "#processes", "Processes",
+        )  # fmt: skip
     if not world.who.rows:
         return Check(
             name, "bad", "No consumer has given a sign for 15 s.",
@@ -127,11 +133,11 @@ def not_lagging(world: World) -> Check:
             reverse("streams"), "Partitions",
         )  # fmt: skip
     behind = max((row.behind_s for row in world.rows if row.behind_s is not None), default=0.0)
-    if behind > BEHIND_S:
+    if behind > BEHIND_S or lag > MANY_UNREAD:
+        age = f", the oldest for {lasting(behind)}" if behind else ""
         return Check(
-            name, "warn", f"{lag:,} events wait, the oldest for {lasting(behind)}: what "
-            "happens now is scored later.", "Start another consumer, or wait until it has caught "
-            "up.", reverse("streams"), "Lag",
+            name, "warn", f"{lag:,} events wait{age}: what happens now is scored later.",
+            "Start another consumer, or wait until it has caught up.", reverse("streams"), "Lag",
         )  # fmt: skip
     return Check(name, "ok", f"{lag:,} events wait.")
 

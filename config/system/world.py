@@ -11,7 +11,8 @@ from django.db.models import Count, Max, Q, Sum
 from config.schema import VigilConfig
 from detection.models import VersionLog
 from streams.broker import Broker, Topic
-from streams.models import DeadLetter, PartitionOffset, PipelineStat, Series
+from streams.heartbeat import GONE_AFTER, STARTING
+from streams.models import DeadLetter, PartitionOffset, PipelineStat, Process, Series
 from streams.pace import paces
 from streams.partitions import Consumers, Row, consumers, look, rows_of, stored_offsets
 from streams.ranges import named_range
@@ -57,6 +58,12 @@ class World:
     @cached_property
     def who(self) -> Consumers:
         return consumers(self.now)
+
+    @cached_property
+    def starting(self) -> bool:
+        """Whether a consumer runs that does not read yet."""
+        alive = Process.objects.filter(beat_at__gte=self.now - GONE_AFTER)
+        return alive.filter(kind=Process.Kind.CONSUMER, doing=STARTING).exists()
 
     @cached_property
     def rows(self) -> list[Row]:

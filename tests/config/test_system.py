@@ -22,7 +22,7 @@ from config.system.stages import check_all, missing
 from config.system.world import Check
 from detection.models import ScoringVersion, VersionLog
 from streams.broker import looker
-from streams.heartbeat import Heartbeat
+from streams.heartbeat import STARTING, Heartbeat
 from streams.models import (
     ConsumerStatus,
     DeadLetter,
@@ -228,6 +228,12 @@ def _stopped(way: Way) -> None:
     ConsumerStatus.objects.update(beat_at=way.now - timedelta(minutes=2))
 
 
+def _starting(way: Way) -> None:
+    _stopped(way)
+    Process.objects.create(kind="consumer", host="h", pid=1, version=VERSION, doing=STARTING,
+                           started_at=way.now, beat_at=way.now)  # fmt: skip
+
+
 def _not_json(way: Way) -> None:
     PipelineStat.objects.update(events=2)
     way.letters(8, "json")
@@ -302,6 +308,7 @@ def _not_live(way: Way) -> None:
         (_gone, "Kafka answers", "127.0.0.1:1", "KAFKA_BOOTSTRAP_SERVERS"),
         (_no_topic, "The topics exist", "nobody-made-it", "manage.py topics"),
         (_stopped, "A consumer reads them", "No consumer", "runconsumer"),
+        (_starting, "A consumer reads them", "is starting", "Wait"),
         (_not_json, "They can be decoded", "8 of 10", "bytes"),
         (_mapped_wrong, "The mapping fits", "80 of 1,080", "mapping"),
         (_behind, "It keeps up", "8 events wait", "another consumer"),

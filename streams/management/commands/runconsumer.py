@@ -15,7 +15,7 @@ from django.db.backends.signals import connection_created
 from prometheus_client import start_http_server
 
 from config.wiring import KNOWN_ERRORS, RunOptions, build_runner, settle, warm_up
-from streams.heartbeat import Heartbeat
+from streams.heartbeat import STARTING, Heartbeat
 from streams.models import Process
 from streams.runner import instance_name
 from streams.timestamps import TimestampError, parse_one
@@ -64,10 +64,12 @@ class Command(BaseCommand):
             _serve_metrics(config.consumer.metrics_host, config.consumer.metrics_port)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: runner.stop())
+        topics = ", ".join(sorted({config.topic_of(given) for given in config.streams}))
+        doing = STARTING
+        sign = Heartbeat(Process.Kind.CONSUMER, lambda: doing).start()
         warm_up(config)
         settle()
-        topics = ", ".join(sorted({config.topic_of(given) for given in config.streams}))
-        sign = Heartbeat(Process.Kind.CONSUMER, lambda: f"{instance} reads {topics}").start()
+        doing = f"{instance} reads {topics}"
         try:
             totals = runner.run()
         except KNOWN_ERRORS as error:
