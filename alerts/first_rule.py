@@ -10,7 +10,7 @@ from alerts import rules
 from alerts.models import Lease, Rule, RuleVersion
 from alerts.spec import Group, Matcher, RuleSpec
 from streams import audit
-from streams.audit import Action
+from streams.audit import Action, Actor
 
 NAME = "High and above"
 _MADE = "first rule"
@@ -23,7 +23,7 @@ def ensure() -> bool:
     return not Rule.objects.exists() and once(_MADE, NAME, SPEC)
 
 
-def once(mark: str, name: str, spec: RuleSpec) -> bool:
+def once(mark: str, name: str, spec: RuleSpec, actor: Actor = None) -> bool:
     """Make a live rule, if that was never done before; says whether it was made."""
     with transaction.atomic():
         _, first = Lease.objects.get_or_create(name=mark, defaults={"data": {"rule": name}})
@@ -32,5 +32,5 @@ def once(mark: str, name: str, spec: RuleSpec) -> bool:
         rule = Rule.objects.create(name=name, enabled=True)
         rule.live = RuleVersion.objects.create(rule=rule, number=1, spec=spec.stored())
         rule.save(update_fields=["live"])
-        audit.record(audit.person_here(), Action.CREATED, rule, None, rules.facts(rule))
+        audit.record(actor or audit.person_here(), Action.CREATED, rule, None, rules.facts(rule))
     return True

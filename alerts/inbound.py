@@ -31,6 +31,7 @@ from alerts.receivers.alertmanager import INCIDENT_LABEL
 from alerts.spec import Group, Matcher, RuleSpec
 from anomalies.models import Anomaly, Outbox, Severity
 from anomalies.results import result_of
+from streams.audit import Actor
 
 log = logging.getLogger(__name__)
 
@@ -122,9 +123,9 @@ def source_of(token: str) -> InboundSource | None:
     return InboundSource.objects.filter(token_hash=hashed(token), enabled=True).first()
 
 
-def ensure_rule() -> bool:
+def ensure_rule(actor: Actor = None) -> bool:
     """With the first source comes a rule that takes its alerts; whoever retires it, keeps it so."""
-    return once("alertmanager rule", RULE, SPEC)
+    return once("alertmanager rule", RULE, SPEC, actor)
 
 
 # ---- Taking in ----------------------------------------------------------------------------------

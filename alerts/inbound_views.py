@@ -49,7 +49,7 @@ def inbound_new(request: HttpRequest) -> HttpResponseBase:
         try:
             with transaction.atomic():
                 source.save()
-                inbound.ensure_rule()
+                inbound.ensure_rule(request.user)
                 audit.record(request.user, Action.CREATED, source, None, _facts(source))
         except IntegrityError:
             wrong = "There is a source of that name already."
