@@ -15,8 +15,9 @@ refuse_if_invalid()
 
 from django.conf import settings
 
+from config.queues import QUEUES
+
 TASK_TIME_LIMIT_S = 3_600
-QUEUES = ("training", "alerts", "default")
 
 app = Celery("vigil")
 app.conf.update(

@@ -381,12 +381,18 @@ def _advance(
     k = 0
     m = 0
     c = 0
+    at_slot, s = -1, state[0]
+    at_policy, p = -1, policies[0]
     for i in range(len(slot)):
-        s = state[slot[i]]
+        if slot[i] != at_slot:  # a view for each event would cost more than its arithmetic
+            at_slot = slot[i]
+            s = state[at_slot]
+        if policy[i] != at_policy:
+            at_policy = policy[i]
+            p = policies[at_policy]
         t = float(time_us[i])
         x = value[i]
         o = score[i]
-        p = policies[policy[i]]
         quiet_limit = quiet_events[i]
         marks = 0
         count = s[EVENTS] + 1.0

@@ -233,9 +233,12 @@ def _judge(
     order: IntArray,
     found: FloatArray,
 ) -> None:
+    last, row = -1, state[0]
     for at in range(order.shape[0]):
         i = order[at]
-        row = state[slot[i]]
+        if slot[i] != last:  # a view for each event would cost more than its arithmetic
+            last = slot[i]
+            row = state[last]
         x, o = value[i], oddness[i]
         found[i] = o
         if not abs(x) <= LARGEST:

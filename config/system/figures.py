@@ -13,7 +13,7 @@ from django.db.models import Count, Q
 
 from alerts.models import Notification
 from anomalies.models import Outbox
-from config.celery import QUEUES
+from config.queues import QUEUES
 from config.schema import Retention
 from streams.heartbeat import GONE_AFTER
 from streams.history import Throughput, throughput

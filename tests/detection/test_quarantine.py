@@ -90,7 +90,7 @@ class Lab:
         parts = []
         for at in range(start, end, size):
             scored = self.engine.process(self.batch(at, min(at + size, end)), by, {})
-            parts.append(scored.score)
+            parts.append(scored.score[scored.arrival(np.arange(len(scored.score)))])
         return np.concatenate(parts).reshape(-1, 2)
 
     def run(self, after: CompiledVersion, size: int = N, *, whole: bool = False) -> FloatArray:
@@ -247,7 +247,7 @@ def test_the_episode_is_still_open_when_it_is_released() -> None:
     lab.score(0, COUNTS_FROM, version())
     after = version(release(first=2_490, last=2_499))
     scored: ScoredBatch = lab.engine.process(lab.batch(COUNTS_FROM, N), after, {})
-    row = scored.score.reshape(-1, 2)[:, 0]
-    onsets = scored.outcome.change.reshape(-1, 2)[:, 0] == episodes.ONSET
+    mine = scored.events.series == scored.events.series[0]
+    row, onsets = scored.score[mine], scored.outcome.change[mine] == episodes.ONSET
     assert (row[100:] >= 0.8).sum() == 0
     assert onsets.sum() <= 1

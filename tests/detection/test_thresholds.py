@@ -39,8 +39,9 @@ def test_the_index_grows_with_the_names() -> None:
 def test_a_policy_survives_its_stored_form() -> None:
     policy = Policy("p", 3, "a*", "b?", 0.7, "down", 1.5, 0.1, 0.8, 0.85, 0.9)
     assert Policy(**policy.as_dict()) == policy
+    learnt = -1.0  # how long a silence may last
     row = policy.row()
-    assert row == [0.7, -1.0, 1.5, 0.1, 0.8, 0.85, 0.9, policy.max_onsets_per_day]
+    assert row == [0.7, -1.0, 1.5, 0.1, 0.8, 0.85, 0.9, policy.max_onsets_per_day, learnt]
 
 
 def test_levels_rise_and_hold_the_default_threshold() -> None:
