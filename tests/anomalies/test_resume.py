@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 import threading
 from collections import Counter
 from datetime import timedelta
@@ -150,5 +151,10 @@ async def test_nothing_is_missed_and_nothing_comes_twice(
 def test_a_token_that_is_not_ours_is_no_place() -> None:
     token = feed.token_now().text()
     assert feed.read_token(token) is not None
-    for odd in ("", "x", token[:-3], token + "AAAA", "é", "e" * 30_000):
-        assert feed.since(odd, Filters()) is None or odd == token + "AAAA"
+    letters = string.ascii_letters + string.digits + "-_=.+/ "
+    cut = [token[:n] for n in range(len(token))]
+    longer = [token + "AAAA" * n + c for n in range(2) for c in letters]
+    altered = [token[:i] + c + token[i + 1 :] for i in range(len(token)) for c in letters]
+    for odd in ("x", "é", "e" * 30_000, *cut, *longer, *altered):
+        assert odd == token or feed.read_token(odd) is None, odd
+    assert feed.since(token[:-3], Filters()) is None
