@@ -104,7 +104,9 @@ def test_late_events_are_in_at_once_and_a_replay_changes_nothing(series: Series)
 def test_hours_stay_when_their_minutes_go_and_late_events_add_to_them(series: Series) -> None:
     before = seen(series)
     dropped = apply(rollups_days=1)
-    assert len(dropped.partitions) == 2
+    # other tests' days may be left and go as well
+    assert {"streams_rollup_20260517", "streams_rollup_20260518"} <= set(dropped.partitions)
+    assert max(dropped.partitions) == "streams_rollup_20260518"
     assert not Rollup.objects.filter(minute__lt=NOW - 2 * DAY).exists()
     assert seen(series) == before
     # Of the days whose minutes are gone a short step shows the hours.
