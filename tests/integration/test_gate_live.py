@@ -7,6 +7,7 @@ One that alarms out of proportion within its first hour is rolled back by itself
 from __future__ import annotations
 
 import uuid
+from html import unescape
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,8 @@ def counts(stream: Stream, model: ModelVersion) -> None:
 
 
 def page(client: Client, model: ModelVersion) -> str:
-    return client.get(f"/models/{model.pk}/").content.decode()
+    """As it reads: apostrophes are escaped in its source."""
+    return unescape(client.get(f"/models/{model.pk}/").content.decode())
 
 
 @pytest.mark.slow
@@ -138,7 +140,8 @@ def test_the_gate_and_the_watch_decide_by_what_really_came(topic: MakeTopic, kaf
     assert worse.state == "challenger"
     assert "stays challenger: It finds" in said
     assert "injected faults, the champion" in said
-    assert all(str(reason) in page(web, worse) for reason in worse.gate["reasons"])
+    shown = page(web, worse)
+    assert [reason for reason in worse.gate["reasons"] if reason not in shown] == []
     with pytest.raises(promotion.GateFailed):
         promotion.promote(worse.pk, actor="olga")
     assert (
