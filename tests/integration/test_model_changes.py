@@ -23,7 +23,7 @@ from django.db.models import Sum
 from django.test import override_settings
 
 from anomalies.models import Anomaly, Candidate
-from detection import gate, model_store, succession
+from detection import gate_faults, model_store, succession
 from detection.features import FEATURE_NAMES
 from detection.live_at import live_at
 from detection.models import Disagreement, ModelVersion, ShadowHour, VersionLog
@@ -153,13 +153,14 @@ def gated() -> Any:
 def test_challenge_promote_and_roll_back_under_load(
     topic: MakeTopic, kafka: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Half a second of the gate's work: the events don't wait for it.
-    monkeypatch.setattr(gate, "HISTORY_EVENTS", 4 * STEP + AHEAD)
-    monkeypatch.setattr(gate, "MOST_SERIES", 4)
+    # A second or two of the gate's work: the events don't wait for it.
+    monkeypatch.setattr(gate_faults, "HISTORY_EVENTS", 4 * STEP + AHEAD)
+    monkeypatch.setattr(gate_faults, "MOST_SERIES", 4)
+    monkeypatch.setattr(gate_faults, "FAULTS", 200)
     # The challenger is to differ, so it may alarm as it likes.
-    monkeypatch.setattr(gate, "FALSE_TOLERANCE", 1e4)
+    monkeypatch.setattr(gate_faults, "FALSE_TOLERANCE", 1e4)
     place, name = topic(PARTITIONS), f"t-{uuid.uuid4().hex[:10]}"
-    messages = events(8 * STEP + AHEAD, PARTITIONS, series=40, faults=0.0008, healthy=200)
+    messages = events(9 * STEP + AHEAD, PARTITIONS, series=40, faults=0.0008, healthy=200)
 
     def started() -> Consumer:
         return Consumer(name, place, name, VIGIL_KAFKA__BATCH_SIZE="10000",
@@ -173,18 +174,26 @@ def test_challenge_promote_and_roll_back_under_load(
     first, second = save(stream, 1, 2.0), save(stream, 2, 0.5)
 
     load = Load(kafka, place, messages, RATE)
-    began = time.monotonic()
+    load.allowed, began = AHEAD, time.monotonic()
     load.start()
 
     def judged() -> None:
+        await_until(lambda: stored_events(place) > 9 * STEP // 2)  # so many it takes
+        before, load.allowed = load.sent, load.allowed + STEP
         with gated():
             (said,) = succession.judge_all({"bootstrap.servers": kafka})
         assert said.endswith("passed the gate and is champion"), said
+        assert load.sent > before
 
     def killed() -> None:
         nonlocal consumer
         consumer.kill()
         consumer = started()
+
+    def await_some(more: int) -> None:
+        """Events under what is live now."""
+        enough = stored_events(place) + more
+        await_until(lambda: stored_events(place) > enough)
 
     took = []
     changes: list[tuple[Callable[[], object], str]] = [
@@ -195,16 +204,16 @@ def test_challenge_promote_and_roll_back_under_load(
         (lambda: model_store.roll_back(stream, "", "isolation_forest"), "1"),
         (lambda: model_store.roll_back(stream, "", "isolation_forest"), ""),
     ]
-    for number, (change, expected) in enumerate(changes, 1):
-        load.allowed, enough = number * STEP + AHEAD, number * STEP
-        await_until(lambda enough=enough: stored_events(place) > enough)  # type: ignore[misc]
+    for change, expected in changes:
+        load.allowed += STEP
+        await_some(STEP // 2)
         change()
         asked = time.monotonic()
         await_until(lambda expected=expected: log.live() == {expected}, 30)  # type: ignore[misc]
         took.append(time.monotonic() - asked)
     assert load.is_alive()  # all of it happened while events were on their way
     load.allowed = len(messages) - 1
-    await_until(lambda: stored_events(place) > (len(changes) + 1) * STEP)
+    await_some(STEP // 2)
     messages = load.end()
     total = sum(good(value) for _, value in messages)
     await_until(lambda: stored_events(place) == total, 120)
