@@ -86,7 +86,7 @@ def read_token(text: str) -> Token | None:
         if not datetime(2000, 1, 1, tzinfo=UTC) < at < datetime(9000, 1, 1, tzinfo=UTC):
             return None
         token = Token(at, {(life, partition): offset for life, partition, offset in places})
-        # Cut off before its checksum, or with more behind it, it reads the same: damaged all the same.
+        # Cut off before its checksum, or with more behind it, it reads the same: damaged.
         return token if token.text() == text else None
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, OSError, zlib.error,
             binascii.Error):  # fmt: skip
