@@ -58,7 +58,7 @@ EPISODE_FROM, EPISODE_TO = OPEN, EPISODE_DIRTY
 _LONG_AGO = -1e12
 _DAY = 86_400_000_000.0
 _MEMORY_DAYS, _LEAST_DAYS = 7.0, 2.0
-_FADING_DAYS = 3.5  # the shortest memory: a young series' lasts as long as it has lived
+_FADING_DAYS = 4.5  # the shortest memory: a young series' lasts as long as it has lived
 _ROOM = 0.94  # onsets are judged before they are counted, so more than allowed are told
 _FAR = 3.0  # times the threshold's oddness
 _CEILING = 2.0  # times what is allowed: counts go no further, so that noise is forgotten in days
@@ -255,7 +255,7 @@ def _forget(s: Any, now: float, p: Any) -> Any:
     """Decay the budget's counts up to ``now``; returns how many onsets they may hold.
 
     The memory is a week, and longer for a budget below one a day. A young series may have the
-    onsets of two days, and remembers no longer than it has lived, but half a week: what came while
+    onsets of two days, and remembers no longer than it has lived, but 4.5 days: what came while
     it was learnt is forgotten that much sooner.
     """
     stretch = max(1.0, 1.0 / p[7]) if p[7] > 0.0 else 1.0

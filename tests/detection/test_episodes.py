@@ -27,6 +27,7 @@ from detection.thresholds import (
 START = 1_704_067_200_000_000
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
+SHORTEST = 4.5 / 7  # of the memory: that of a young series
 
 
 @dataclass
@@ -135,11 +136,11 @@ class Budget:
 
     def faded(self, since: int, now: int) -> float:
         """What is left of a count: by steps, each with the memory of its time."""
-        edges = [since, *(self.first + self.memory * x for x in (0.5, 1.0)), now]
+        edges = [since, *(self.first + self.memory * x for x in (SHORTEST, 1.0)), now]
         left = 1.0
         for a, b in pairwise(sorted(min(max(edge, since), now) for edge in edges)):
-            if b <= self.first + self.memory / 2:
-                left *= math.exp((a - b) / (self.memory / 2))
+            if b <= self.first + self.memory * SHORTEST:
+                left *= math.exp((a - b) / (self.memory * SHORTEST))
             elif b <= self.first + self.memory:
                 left *= (a - self.first) / (b - self.first)
             else:
