@@ -26,6 +26,18 @@ NOW = dt.datetime(2026, 5, 20, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
 
 
+@pytest.fixture(autouse=True)
+def _no_days_of_other_tests(db: None) -> None:
+    """Tests whose rows are committed leave the days that these lay in."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+            " WHERE i.inhparent = 'streams_rollup'::regclass AND c.relname LIKE '%\\_2%'"
+        )
+        for (name,) in cursor.fetchall():
+            cursor.execute(f'DROP TABLE "{name}"')
+
+
 @pytest.fixture
 def incarnation(db: None) -> TopicIncarnation:
     stream = Stream.objects.create(name="raw", topic="raw")
