@@ -167,9 +167,7 @@ class AnomalySink:
 
     def _closings(self, scored: ScoredBatch, owned: dict[int, Owned], pending: Pending) -> None:
         out = scored.outcome
-        # the order of the log, whatever the batch
-        events = scored.events
-        order = np.lexsort((events.offset[out.closed_at], events.partition[out.closed_at]))
+        order = scored.log_order(out.closed_at)
         for row, i in zip(out.closed[order], out.closed_at[order].tolist(), strict=True):
             if scored.silent[i]:
                 continue

@@ -159,9 +159,12 @@ class ScoredBatch:
 
     def arrival(self, at: NDArray[np.intp]) -> NDArray[np.intp]:
         """Indices ``at`` in the order in which their partitions hold the events."""
-        events = self.events
-        found: NDArray[np.intp] = at[np.lexsort((events.offset[at], events.partition[at]))]
-        return found
+        return at[self.log_order(at)]
+
+    def log_order(self, at: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Which of the indices ``at`` comes first, second … in the log, intp [len(at)]."""
+        order: NDArray[np.intp] = np.lexsort((self.events.offset[at], self.events.partition[at]))
+        return order
 
 
 class ScoringEngine(SeriesRows):
