@@ -33,7 +33,11 @@ class SeekError(StreamsError):
 
 
 class GroupConsumer:
-    """A member of the consumer group that decides itself where each partition starts."""
+    """A member of the consumer group that decides itself where each partition starts.
+
+    For one thread only (but for :meth:`ask_ends`): the client lets one call in at a time, so that
+    another thread's would wait for a poll, and for the rebalance that is served within it.
+    """
 
     def __init__(
         self,

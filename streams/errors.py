@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from django.db import InterfaceError, InternalError, OperationalError
+
+DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
+"""The connection is gone, or the server can't work: try again later, on a new one. PostgreSQL files
+its end of a session that was idle within a transaction (SQLSTATE 25P03) under internal errors."""
+
 
 class StreamsError(Exception):
     """The family's head; its message is for people."""

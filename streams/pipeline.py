@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
+import traceback
 from collections.abc import Callable
 
 from django.db import connection
@@ -18,6 +20,7 @@ class Pipeline:
     """
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self._jobs: queue.Queue[Job | None] = queue.Queue(maxsize=1)
         self._idle = threading.Event()
         self._idle.set()
@@ -52,6 +55,12 @@ class Pipeline:
     def failed(self) -> bool:
         """Whether an error waits to be taken."""
         return self._error is not None
+
+    def where(self) -> str:
+        """The lines of code the thread is at, innermost last: for a log when it does not end."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        calls = traceback.extract_stack(frame) if frame is not None else []
+        return " > ".join(f"{c.filename.rpartition('/')[2]}:{c.lineno}" for c in calls[-6:])
 
     def close(self) -> None:
         """End the thread behind the last job."""

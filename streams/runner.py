@@ -20,7 +20,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 from confluent_kafka import KafkaException, Message
-from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from streams import checkpoint, snapshots
 from streams.batch import EventBatch
@@ -29,7 +29,7 @@ from streams.clock import SystemClock, from_us
 from streams.codec import Codec, Decoded, Reject, gather, joined
 from streams.consumer import GroupConsumer, Place
 from streams.dead_letter import DeadLetters
-from streams.errors import DeliveryError, StreamsError, UnusableError
+from streams.errors import DATABASE_AWAY, DeliveryError, StreamsError, UnusableError
 from streams.log_end import LogEnds, Look
 from streams.models import Stream
 from streams.pipeline import Pipeline
@@ -48,6 +48,7 @@ LEAVE_WITHIN_S = 5.0
 LOOK_S = 1.0  # between looks for series that are silent by the wall clock
 ANSWER_WITHIN_US = 3_000_000
 FRESH_US = 5_000_000
+RESTS_WITHIN_S = 30.0  # a job that was told to give up
 SETTLED_US = 30_000_000  # after the broker was away: what waited for it has come by then
 WORKER_PATIENCE_S = 5.0
 STOP_PATIENCE_S = 2.0
@@ -164,6 +165,14 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
+class Ends:
+    """Where the logs of some partitions ended, as the client knew at ``at_us``."""
+
+    at_us: int = 0
+    ends: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerSettings:
     """The loop's numbers; ``start`` is ``stored``, ``earliest``, ``latest`` or µs since 1970."""
 
@@ -224,6 +233,7 @@ class Runner:
         self._sought: set[int] = set()
         self._submitted = 0
         self._abandon = threading.Event()
+        self._over: dict[str, str] = {}  # topics that must begin again, and why
         self._scoring = Pipeline("scoring")
         self._writing = Pipeline("storing")
         self._series = SeriesStore()
@@ -267,15 +277,19 @@ class Runner:
     def _turn(self) -> None:
         if self._failed():
             self._mend()
-        self._activate()
-        taken = self._take()
+        for topic, why in list(self._over.items()):
+            self._start_over(self._lanes[topic], why)
+        if self._over:  # a job has not ended: what is in hand must not change under it
+            return
         if self._now() >= self._next_config:
             self._refresh_versions()
+        self._activate()
+        taken = self._take()
         flush = self._now() >= self._next_flush
         if flush:
             self._next_flush = self._now() + self._settings.flush_s
         for topic, lane in self._lanes.items():
-            if (topic in taken or flush) and lane.owned:
+            if (topic in taken or flush) and lane.owned and topic not in self._over:
                 self._hand_over(lane, taken.get(topic, Taken()), flush)
         self._report()
 
@@ -335,7 +349,9 @@ class Runner:
     def _hand_over(self, lane: Lane, taken: Taken, flush: bool) -> None:
         """Let the scoring thread go on with a batch; waits while that one has enough."""
         generation = self._generation
-        job = partial(self._score, lane, joined(taken.pieces), taken.timestamps, flush)
+        decoded = joined(taken.pieces)
+        ends = self._ends(lane, lane.owned if flush else decoded.batch.committable)
+        job = partial(self._score, lane, decoded, taken.timestamps, flush, ends)
         paused: list[Place] = []
         patience = self._now() + WORKER_PATIENCE_S
         while not self._scoring.submit(job, 0.5):
@@ -356,6 +372,15 @@ class Runner:
                 return
         if paused:
             self._consumer.resume([p for p in paused if p in self._consumer.assigned])
+
+    def _ends(self, lane: Lane, partitions: Collection[int]) -> Ends:
+        found = Ends(self._wall_us())
+        for p in partitions:
+            try:
+                found.ends[p] = self._consumer.watermarks((lane.stream.topic, p))[1]
+            except KafkaException:  # not ours any more
+                continue
+        return found
 
     def _failed(self) -> bool:
         return self._scoring.failed or self._writing.failed
@@ -385,28 +410,45 @@ class Runner:
         return not self._sought
 
     def _mend(self) -> None:
-        """A batch could not be stored: begin again from what is."""
+        """A batch could not be stored: begin again from what is.
+
+        Every lane does: the batches behind the lost one, whosever they are, were not run.
+        """
         self._abandon.set()
-        self._quiesce(LEAVE_WITHIN_S)
-        error = self._take_error()
-        self._abandon.clear()
-        if isinstance(error, BatchLostError):
-            self._start_over(error.lane, str(error))
-        elif error is not None:
+        self._rest(LEAVE_WITHIN_S)
+        self._all_over(self._take_error())
+
+    def _all_over(self, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, BatchLostError):
             raise error
+        if error is not None:
+            self._over |= dict.fromkeys(self._lanes, str(error))
 
     def _quiesce(self, wait_s: float) -> bool:
-        """Until both threads rest: what they were at is stored, or given up (False)."""
+        """Until both threads rest: what they were at is stored, or given up or going on (False)."""
+        return self._rest(wait_s) and not self._failed()
+
+    def _rest(self, wait_s: float) -> bool:
+        """Until both threads rest; whether they do. After ``wait_s`` they are told to give up."""
         deadline = self._now() + wait_s
         for pipeline in (self._scoring, self._writing):
-            if not pipeline.drain(max(0.0, deadline - self._now())):
-                self._abandon.set()
-                pipeline.drain(30)
-        return not self._failed()
+            if pipeline.drain(max(0.0, deadline - self._now())):
+                continue
+            self._abandon.set()
+            if not pipeline.drain(RESTS_WITHIN_S):
+                log.error("thread.busy name=%s at=%s", pipeline.name, pipeline.where())
+                return False
+        self._abandon.clear()
+        return True
 
     # -- the scoring thread ---------------------------------------------------------
 
-    def _score(self, lane: Lane, decoded: Decoded, timestamps: list[int], flush: bool) -> None:
+    # The consumer's client is the loop's alone: a call from here would wait for a poll to end, and
+    # within one that gives partitions up, the poll waits for us.
+
+    def _score(
+        self, lane: Lane, decoded: Decoded, timestamps: list[int], flush: bool, ends: Ends
+    ) -> None:
         batches, rejects = [decoded.batch, *decoded.vectors], decoded.rejects
         if lane.silent_below:
             batches = [batch.take(lane.engine.unseen(batch)) for batch in batches]
@@ -422,7 +464,7 @@ class Runner:
         moves = self._moves(lane, batch, rejects)
         lane.scored.update(batch.committable)
         replaying = lane.replaying()
-        self._follow_ends(lane, lane.owned if flush else batch.committable)
+        self._follow(lane, ends)
         if moves or flush:
             self._patiently(lane, lambda: self._series.ensure(lane.stream, lane.index))
             looks: list[Look] = []
@@ -465,18 +507,12 @@ class Runner:
                 found[p] = now if now - at <= FRESH_US else at
         return found
 
-    def _follow_ends(self, lane: Lane, partitions: Collection[int]) -> None:
-        now = self._wall_us()
-        for p in list(partitions):
+    def _follow(self, lane: Lane, found: Ends) -> None:
+        for p, end in found.ends.items():
             position = lane.scored.get(p)
-            if position is None:
-                continue
-            try:
-                _, end = self._consumer.watermarks((lane.stream.topic, p))
-            except KafkaException:  # not ours any more
-                continue
-            lane.ends.heard(p, end, position, now)
-            lane.asked.passed(p, position)
+            if position is not None:
+                lane.ends.heard(p, end, position, found.at_us)
+                lane.asked.passed(p, position)
 
     def _looks(self, lane: Lane, replaying: Collection[int]) -> list[Look]:
         """Partitions of which something is due, and that nothing is on its way of.
@@ -612,7 +648,7 @@ class Runner:
         while True:
             try:
                 action()
-            except (OperationalError, InterfaceError) as error:
+            except DATABASE_AWAY as error:
                 log.warning("database.unreachable error=%s retry_in_s=%.1f", _line(error), backoff)
                 connection.close()
                 if self._abandon.wait(backoff):
@@ -627,9 +663,14 @@ class Runner:
 
     def _start_over(self, lane: Lane, why: str) -> None:
         """What is in memory may be wrong: drop it, and begin again from what is stored."""
-        self._quiesce(1.0 if self._stopping else LEAVE_WITHIN_S)
-        self._take_error()
-        self._abandon.clear()
+        self._generation += 1  # what was taken of it counts no longer
+        self._over[lane.stream.topic] = why
+        if not self._rest(1.0 if self._stopping else LEAVE_WITHIN_S):
+            return
+        self._all_over(self._take_error())
+        del self._over[lane.stream.topic]
+        if not lane.owned:
+            return
         log.warning("partitions.start_over reason=%s partitions=%s", why, sorted(lane.owned))
         places = [(lane.stream.topic, p) for p in lane.owned]
         self._consumer.pause([p for p in places if p in self._consumer.assigned])
@@ -645,13 +686,14 @@ class Runner:
             return
         self._waiting = [w for w in self._waiting if w[0] > self._now()]
         if not self._quiesce(WORKER_PATIENCE_S):
-            self._mend()
+            self._waiting += due
+            return
         for place in dict.fromkeys(place for _, place in due):
             if place not in self._consumer.assigned:
                 continue
             try:
                 self._begin(place)
-            except (OperationalError, InterfaceError, StreamsError) as error:
+            except (*DATABASE_AWAY, StreamsError) as error:
                 log.warning("partition.waiting place=%s error=%s", place, _line(error))
                 connection.close()
                 self._forget(place)
@@ -759,6 +801,8 @@ class Runner:
                 self._final_snapshot(lane, owned, self._now() + 5.0)
             if stored:
                 self._forget(place)
+            else:
+                self._over[place[0]] = "partitions were revoked in the midst of a batch"
         log.info("partitions.revoked places=%s lost=%s", places, lost)
 
     def _final_snapshot(self, lane: Lane, owned: Owned, deadline_s: float) -> None:
@@ -808,7 +852,7 @@ class Runner:
                 self._start_over(lane, str(fenced))
             except UnusableError as error:
                 log.error("config.refused error=%s; the last good version stays", _line(error))
-            except (OperationalError, InterfaceError) as error:
+            except DATABASE_AWAY as error:
                 log.warning("config.unreadable error=%s", _line(error))
                 connection.close()
 
@@ -836,7 +880,7 @@ class Runner:
         limit = self._settings.max_events
         if limit is not None and self._submitted >= limit:
             return True
-        if not self._settings.exit_at_end or self._waiting or self._consumer.fresh:
+        if not self._settings.exit_at_end or self._waiting or self._consumer.fresh or self._over:
             return False
         places = [(t, p) for t, lane in self._lanes.items() for p in lane.position]
         if not places or self._status.busy or not self._quiesce(LEAVE_WITHIN_S):
@@ -850,7 +894,7 @@ class Runner:
         deadline = self._now() + LEAVE_WITHIN_S
         for lane in self._lanes.values():
             if not self._failed() and lane.owned:
-                job = partial(self._score, lane, lane.codec.decode([]), [], True)
+                job = partial(self._score, lane, lane.codec.decode([]), [], True, Ends())
                 self._scoring.submit(job, LEAVE_WITHIN_S)
         whole = self._quiesce(max(0.0, deadline - self._now()))
         error = self._take_error()
