@@ -55,9 +55,10 @@ class Anomaly(models.Model):
         EXPECTED = "expected", "Expected"
 
     id = models.UUIDField(primary_key=True)
-    stream = models.ForeignKey(Stream, null=True, on_delete=models.CASCADE)
+    # Keys without an index of their own: each costs every insert, and few lists ask by them alone.
+    stream = models.ForeignKey(Stream, null=True, on_delete=models.CASCADE, db_index=False)
     series = models.ForeignKey(
-        Series, null=True, on_delete=models.CASCADE, related_name="anomalies"
+        Series, null=True, on_delete=models.CASCADE, related_name="anomalies", db_index=False
     )
     source = models.CharField(max_length=255)
     metric = models.CharField(max_length=255)
@@ -96,16 +97,20 @@ class Anomaly(models.Model):
         default=dict, help_text="Why: contributions, rarity, similar ones (anomalies.evidence)."
     )
     models_used = models.JSONField(default=dict, help_text="{algorithm: {version, sha256}}")
-    incarnation = models.ForeignKey(TopicIncarnation, null=True, on_delete=models.CASCADE)
+    incarnation = models.ForeignKey(
+        TopicIncarnation, null=True, on_delete=models.CASCADE, db_index=False
+    )
     partition = models.IntegerField(null=True)
     offset = models.BigIntegerField(null=True)
     last_offset = models.BigIntegerField(null=True)
-    scoring_version = models.ForeignKey(ScoringVersion, null=True, on_delete=models.PROTECT)
+    scoring_version = models.ForeignKey(
+        ScoringVersion, null=True, on_delete=models.PROTECT, db_index=False
+    )
     late = models.BooleanField(default=False)
     message = models.TextField(blank=True, default="", help_text="What a manual report said.")
     label = models.CharField(max_length=12, choices=Label, blank=True, default=Label.NONE)
     labelled_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, db_index=False
     )
     labelled_at = models.DateTimeField(null=True, blank=True)
     stored_at = models.DateTimeField(auto_now_add=True)
@@ -172,8 +177,8 @@ class Candidate(models.Model):
     policy's budget of onsets then held it back.
     """
 
-    series = models.ForeignKey(Series, on_delete=models.CASCADE)
-    incarnation = models.ForeignKey(TopicIncarnation, on_delete=models.CASCADE)
+    series = models.ForeignKey(Series, on_delete=models.CASCADE, db_index=False)
+    incarnation = models.ForeignKey(TopicIncarnation, on_delete=models.CASCADE, db_index=False)
     partition = models.IntegerField()
     offset = models.BigIntegerField()
     event_at = models.DateTimeField()
@@ -207,11 +212,15 @@ class Outbox(models.Model):
         CLOSED = "closed"
         MANUAL = "manual"
 
-    anomaly = models.ForeignKey(Anomaly, on_delete=models.CASCADE, db_constraint=False)
+    anomaly = models.ForeignKey(
+        Anomaly, on_delete=models.CASCADE, db_constraint=False, db_index=False
+    )
     sequence = models.IntegerField()
     kind = models.CharField(max_length=10, choices=Kind)
     payload = models.JSONField(help_text="The result as on the anomaly-results topic.")
-    incarnation = models.ForeignKey(TopicIncarnation, null=True, on_delete=models.CASCADE)
+    incarnation = models.ForeignKey(
+        TopicIncarnation, null=True, on_delete=models.CASCADE, db_index=False
+    )
     partition = models.IntegerField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
     published_at = models.DateTimeField(null=True)

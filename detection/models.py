@@ -366,7 +366,7 @@ class FeatureHour(models.Model):
     ``detection.bins``. Counts grow in the transaction that moves the offsets.
     """
 
-    stream = models.ForeignKey(Stream, on_delete=models.CASCADE)
+    stream = models.ForeignKey(Stream, on_delete=models.CASCADE, db_index=False)
     metric = models.CharField(max_length=255)
     hour = models.DateTimeField()
     partition = models.IntegerField(default=0)

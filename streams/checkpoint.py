@@ -21,6 +21,19 @@ from streams.models import PartitionOffset, StateSnapshot, Stream, TopicIncarnat
 log = logging.getLogger(__name__)
 
 
+_ADVANCE = """
+UPDATE streams_partitionoffset AS p SET
+    next_offset = m.next_offset, events = m.events, rejects = m.rejects,
+    watermark = GREATEST(p.watermark, m.watermark), updated_at = now()
+FROM unnest(%s::bigint[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
+    %s::bigint[], %s::timestamptz[])
+    AS m (life, partition, epoch, stands_at, next_offset, events, rejects, watermark)
+WHERE p.incarnation_id = m.life AND p.partition = m.partition AND p.owner_epoch = m.epoch
+  AND p.next_offset = m.stands_at
+RETURNING p.partition
+"""
+
+
 class FencedError(StreamsError):
     """Reject: the partition has another owner by now; what is in memory of it is worthless."""
 
@@ -143,30 +156,25 @@ def advance(moves: Sequence[Move]) -> None:
     Raises:
         FencedError: one of the partitions has another owner or stands elsewhere.
     """
+    if not moves:
+        return
+    rows = [
+        (
+            m.owned.incarnation_id, m.owned.partition, m.owned.epoch, m.owned.next_offset,
+            m.next_offset, m.owned.events + m.events, m.owned.rejects + m.rejects, m.watermark,
+        )
+        for m in moves
+    ]  # fmt: skip
     with connection.cursor() as cursor:
-        for move in sorted(moves, key=lambda m: m.owned.partition):
-            owned = move.owned
-            cursor.execute(
-                "UPDATE streams_partitionoffset SET next_offset = %s, events = %s, rejects = %s,"
-                " watermark = GREATEST(watermark, %s), updated_at = now()"
-                " WHERE incarnation_id = %s AND partition = %s AND owner_epoch = %s"
-                " AND next_offset = %s",
-                [
-                    move.next_offset,
-                    owned.events + move.events,
-                    owned.rejects + move.rejects,
-                    move.watermark,
-                    owned.incarnation_id,
-                    owned.partition,
-                    owned.epoch,
-                    owned.next_offset,
-                ],
+        cursor.execute(_ADVANCE, [list(column) for column in zip(*rows, strict=True)])
+        moved = {partition for (partition,) in cursor.fetchall()}
+    for move in moves:
+        owned = move.owned
+        if owned.partition not in moved:
+            raise FencedError(
+                f"partition {owned.partition} has another owner or does not stand at"
+                f" {owned.next_offset}"
             )
-            if cursor.rowcount != 1:
-                raise FencedError(
-                    f"partition {owned.partition} has another owner or does not stand at"
-                    f" {owned.next_offset}"
-                )
 
 
 def stored(moves: Sequence[Move]) -> bool:

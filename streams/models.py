@@ -50,7 +50,9 @@ class TopicIncarnation(models.Model):
 class Series(models.Model):
     """One line of measurements: what a source says of a metric."""
 
-    stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="series")
+    stream = models.ForeignKey(
+        Stream, on_delete=models.CASCADE, related_name="series", db_index=False
+    )
     source = models.CharField(max_length=255)
     metric = models.CharField(max_length=255)
     first_event_at = models.DateTimeField(null=True)
@@ -208,7 +210,7 @@ class PartitionOffset(models.Model):
 class StateSnapshot(models.Model):
     """The detectors' state of one series in one partition, with the last offset it has seen."""
 
-    incarnation = models.ForeignKey(TopicIncarnation, on_delete=models.CASCADE)
+    incarnation = models.ForeignKey(TopicIncarnation, on_delete=models.CASCADE, db_index=False)
     partition = models.IntegerField()
     series = models.ForeignKey(Series, on_delete=models.CASCADE)
     last_offset = models.BigIntegerField()
@@ -233,7 +235,7 @@ class DeadLetter(models.Model):
         DISMISSED = "dismissed"
 
     incarnation = models.ForeignKey(
-        TopicIncarnation, on_delete=models.CASCADE, related_name="dead_letters"
+        TopicIncarnation, on_delete=models.CASCADE, related_name="dead_letters", db_index=False
     )
     partition = models.IntegerField()
     offset = models.BigIntegerField()
