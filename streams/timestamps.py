@@ -10,6 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from streams.jsontext import byte
+
 EARLIEST_US = 31_536_000_000_000  # 1971-01-01: nearer to 0 is a unit mistaken or a default value
 LATEST_US = 7_258_118_400_000_000  # 2200-01-01
 UNPARSED = np.iinfo(np.int64).min
@@ -95,11 +97,11 @@ def _parse_rows(codes: NDArray[np.uint32], out: NDArray[np.int64]) -> None:
         out[i] = parse_iso(row, 0, length)
 
 
-@njit(cache=True, nogil=True, inline="never")
+@njit(cache=True, nogil=True)
 def _digits(row: Any, start: int, count: int) -> Any:
     total: Any = 0
     for j in range(start, start + count):
-        d = np.int64(row[j]) - 48
+        d = np.int64(byte(row, j)) - 48
         if d < 0 or d > 9:
             return -1
         total = total * 10 + d
@@ -113,11 +115,11 @@ def parse_iso(row: Any, start: int, length: int) -> Any:
     if length < 20:
         return bad
     if (
-        row[start + 4] != 45
-        or row[start + 7] != 45
-        or (row[start + 10] != 84 and row[start + 10] != 32)
-        or row[start + 13] != 58
-        or row[start + 16] != 58
+        byte(row, start + 4) != 45
+        or byte(row, start + 7) != 45
+        or (byte(row, start + 10) != 84 and byte(row, start + 10) != 32)
+        or byte(row, start + 13) != 58
+        or byte(row, start + 16) != 58
     ):
         return bad
     year = _digits(row, start, 4)
@@ -143,26 +145,26 @@ def parse_iso(row: Any, start: int, length: int) -> Any:
     at = start + 19
     end = start + length
     micro: Any = 0
-    if row[at] == 46:
+    if byte(row, at) == 46:
         at += 1
         scale = 100_000
         first = at
-        while at < end and row[at] >= 48 and row[at] <= 57:
-            micro += (np.int64(row[at]) - 48) * scale
+        while at < end and byte(row, at) >= 48 and byte(row, at) <= 57:
+            micro += (np.int64(byte(row, at)) - 48) * scale
             scale //= 10
             at += 1
         if at == first or at - first > 9:
             return bad
     shift = 0
-    if at == end - 1 and (row[at] == 90 or row[at] == 122):
+    if at == end - 1 and (byte(row, at) == 90 or byte(row, at) == 122):
         shift = 0
-    elif at == end - 6 and (row[at] == 43 or row[at] == 45) and row[at + 3] == 58:
+    elif at == end - 6 and (byte(row, at) == 43 or byte(row, at) == 45) and byte(row, at + 3) == 58:
         hours = _digits(row, at + 1, 2)
         minutes = _digits(row, at + 4, 2)
         if hours < 0 or hours > 23 or minutes < 0 or minutes > 59:
             return bad
         shift = (hours * 60 + minutes) * 60
-        if row[at] == 45:
+        if byte(row, at) == 45:
             shift = -shift
     else:
         return bad

@@ -17,8 +17,8 @@ F = TypeVar("F", bound=Callable[..., object])
 def kernel(function: F) -> F:
     """Compile `function` on first use; the disk cache follows NUMBA_CACHE_DIR.
 
-    numba's cache looks at the file of the function only: keep what a kernel calls, and the
-    constants it reads, in the file of the kernel.
+    The cache looks at files that hold kernels (``config.kernels``): keep the constants that a
+    kernel reads in one of them.
     """
     compiled = numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function)
     return cast(F, compiled)

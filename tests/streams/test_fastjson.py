@@ -170,6 +170,46 @@ def text(chance: random.Random, word: str) -> str:
     return json.dumps(word)
 
 
+FRAMES = (
+    '{{"source":{s},"metric":{m},"value":{v},"timestamp":{t}}}',
+    '{{"source": {s}, "metric": {m}, "value": {v}, "timestamp": {t}}}',
+    ' {{ "timestamp" :{t} , "value" : {v}, "metric":{m}, "source": {s} }} ',
+    '{{"value":{v},"source":{s},"timestamp":{t},"metric":{m}}}\n',
+)
+
+
+def framed(chance: random.Random, frame: str) -> bytes:
+    """A message like the others of its frame, now and then with a fault where they are alike."""
+    source, metric = chance.choice(NAMES)
+    usual = chance.random() < 0.7
+    told = frame.format(
+        s=text(chance, source),
+        m=text(chance, metric),
+        v=written(chance) if usual else number(chance),
+        t=chance.choice(('"2024-01-01T12:00:00Z"', "1704110400")) if usual else timestamp(chance),
+    ).encode()
+    if chance.random() < 0.15:
+        at = chance.randrange(len(told))
+        told = chance.choice(
+            (
+                told[:at], told[at:], told[:at] + told[at + 1 :], told + told[at:],
+                told[:at] + bytes([chance.choice(told)]) + told[at + 1 :],
+            )
+        )  # fmt: skip
+    return told or b" "
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_messages_like_the_one_before_decode_to_the_same_bits(seed: int) -> None:
+    """The scanner compares with the frame it met last: it must see every byte that differs."""
+    chance = random.Random(seed)
+    messages: list[bytes] = []
+    while len(messages) < 2_000:
+        frame = chance.choice(FRAMES)
+        messages += [framed(chance, frame) for _ in range(chance.choice((1, 2, 3, 30)))]
+    assert assert_agree(messages) > 700
+
+
 def message(chance: random.Random) -> bytes:
     source, metric = chance.choice(NAMES)
     usual = chance.random() < 0.6
