@@ -27,7 +27,7 @@ def byte(row: Any, at: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def hashed(h: Any, row: Any, start: int, length: int) -> Any:
-    """FNV-1a from ``h`` on over some bytes, four at a time, and a separator that no UTF-8 text holds.
+    """FNV-1a from ``h`` on over some bytes, four at a time, and a byte that no UTF-8 text holds.
 
     What is told apart lies in the upper half: fold it into the lower one before use.
     """
