@@ -27,7 +27,7 @@ run: venv ## Start everything here: web, consumer, worker, servers, demo (SOURCE
 	@exec $(BIN)/python manage.py standalone --source $(SOURCE) $(ARGS)
 
 test: venv ## Run every test against the embedded servers (ARGS="-k name" for some)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: venv ## Linter, formatter and types
 	$(BIN)/ruff check .

@@ -67,7 +67,7 @@ UPDATE streams_series AS s SET
                 THEN u.held_back ELSE GREATEST(s.held_back, u.held_back) END,
     raised_threshold = NULLIF(u.raised_threshold, 0),
     usual_gap_s = NULLIF(u.usual_gap_s, 0), silence_after_s = NULLIF(u.silence_s, 'Infinity'),
-    delivery_delay_s = NULLIF(u.delay_s, 'NaN')
+    delivery_delay_s = COALESCE(NULLIF(u.delay_s, 'NaN'), s.delivery_delay_s)
 FROM unnest(%b::int8[], %b::timestamptz[], %b::timestamptz[], %b::float8[], %b::int4[],
     %b::int8[], %b::int8[], %b::float8[], %b::float8[], %b::float8[], %b::float8[])
     AS u (id, first_at, last_at, value, partition, events, held_back, raised_threshold,
