@@ -9,6 +9,7 @@ from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
 from anomalies import (
@@ -18,6 +19,7 @@ from anomalies import (
     feed,
     feedback,
     listing,
+    missing,
     notes,
     proposals,
     saved,
@@ -103,6 +105,21 @@ def anomalies_since(request: HttpRequest) -> JsonResponse:
             "truncated": missed.truncated,
         }
     )
+
+
+@login_required
+@require_GET
+def anomalies_worst(request: HttpRequest) -> HttpResponse:
+    """The worst of what matches, in words: a lane's cell asks once somebody looks at it."""
+    form = FilterForm(request.GET)
+    found = listing.page_of(form.filters(), sort=listing.SORTS["score"], size=1).rows
+    if not found:
+        return HttpResponse(status=204)
+    (worst,) = found
+    context = {"a": worst, "unit": unit_of(worst.metric), "named": not form.source}
+    if worst.kind == "missing":
+        context["silent_s"] = missing.lasted_s(worst, timezone.now())
+    return render(request, "anomalies/_partials/worst.html", context)
 
 
 # ---- One anomaly --------------------------------------------------------------------------------

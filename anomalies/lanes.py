@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Max, Min, Sum
+from django.db.models import Case, F, Max, Min, Sum, When
 
 from anomalies.models import Anomaly, AnomalyType
 from streams.models import Series
@@ -121,7 +121,7 @@ def lanes(span: Range, wanted: Wanted) -> Lanes:
         lane.add(i, worst, score, count)
     chosen = sorted(found.values(), key=lambda lane: lane.recent, reverse=True)
     if wanted.by == "source" and not wanted.severity and not wanted.label:
-        chosen += _warming(chosen, start, bucket, wanted.stream)
+        chosen += _others(chosen, start, bucket, wanted.stream)
     if wanted.by == "source":
         _mark_silent(chosen, start, span.end)
     for lane in (total, *chosen):
@@ -173,9 +173,10 @@ def _mark_lesser(cells: list[Cell]) -> None:
         (a if first else b).lesser = True
 
 
-# ---- Sources that are silent or new --------------------------------------------------------------
-def _warming(chosen: list[Lane], start: datetime, bucket: int, stream: str) -> list[Lane]:
-    """Sources that have no score yet, in the room that is left."""
+# ---- Sources that are silent, new or calm --------------------------------------------------------
+def _others(chosen: list[Lane], start: datetime, bucket: int, stream: str) -> list[Lane]:
+    """In the room that is left: sources that have no score yet, then calm ones by their names.
+    Where nothing was odd no lane of a calm one is needed: the card says so in a sentence."""
     room = LANES - len(chosen)
     if room <= 0:
         return []
@@ -185,16 +186,19 @@ def _warming(chosen: list[Lane], start: datetime, bucket: int, stream: str) -> l
     found = (
         rows.values("source", "stream__name")
         .annotate(first=Min("first_event_at"), last=Max("last_event_at"), most=Max("events"))
-        .filter(last__gte=start, most__lt=WARM_FROM).order_by("-last")[:room]
-    )  # fmt: skip
-    warming = []
-    for row in found:
-        lane = Lane(row["source"], _cells(start, bucket), row["stream__name"], warming=True)
-        for cell in lane.cells:
+        .annotate(new=Case(When(most__lt=WARM_FROM, then=F("last"))))
+        .filter(last__gte=start)
+        .order_by(F("new").desc(nulls_last=True), "source", "stream__name")
+    )
+    others = []
+    for row in (found if chosen else found.filter(new__isnull=False))[:room]:
+        warming = row["most"] < WARM_FROM
+        lane = Lane(row["source"], _cells(start, bucket), row["stream__name"], warming=warming)
+        for cell in lane.cells if warming else ():
             if cell.end > row["first"] and cell.start <= row["last"]:
                 cell.state = "warming"
-        warming.append(lane)
-    return warming
+        others.append(lane)
+    return others
 
 
 def _mark_silent(chosen: list[Lane], start: datetime, now: datetime) -> None:

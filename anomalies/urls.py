@@ -32,6 +32,7 @@ urlpatterns = [
     path("anomalies/", anomaly_views.anomaly_list, name="anomalies"),
     path("anomalies/export.<slug:form>", anomaly_views.anomaly_export, name="anomalies-export"),
     path("anomalies/since", anomaly_views.anomalies_since, name="anomalies-since"),
+    path("anomalies/worst", anomaly_views.anomalies_worst, name="anomalies-worst"),
     path("anomalies/label", bulk_views.bulk_label, name="bulk-label"),
     path("anomalies/label/<int:pk>/undo", bulk_views.bulk_undo, name="bulk-undo"),
     path("anomalies/views/save", saved_views.view_save, name="view-save"),

@@ -90,7 +90,7 @@ document.addEventListener("change", (event) => {
 });
 
 // ---- Lanes: one stop for Tab, arrows move, Enter opens, a note says what the cell holds.
-let note = null;
+let note = null, noted = null;
 const visible = (cell) => cell.offsetParent !== null;
 const rowsOf = (grid) => [...grid.querySelectorAll(".lane .cells")].map((row) => [...row.children].filter(visible));
 const prepareLanes = () => {
@@ -117,20 +117,33 @@ const showMoment = (focused) => {
   const time = focused.matches("time[title]") ? focused : focused.querySelector("time[title]") || focused.closest("tr, li")?.querySelector("time[title]");
   if (!time || !time.getClientRects().length) return;
   note = document.createElement("div");
-  note.className = "pop moment"; note.setAttribute("role", "tooltip"); note.textContent = time.title;
+  noted = focused; note.className = "pop moment"; note.setAttribute("role", "tooltip"); note.textContent = time.title;
   document.body.append(note);
   const box = time.getBoundingClientRect();
   note.style.left = `${Math.min(Math.max(8, box.right - note.offsetWidth), innerWidth - note.offsetWidth - 8) + scrollX}px`;
   note.style.top = `${box.bottom + 6 + scrollY}px`;
 };
-const hideNote = () => { if (note) note.remove(); note = null; };
+// Whose lane and from when: up to "to 10:30" or "to now".
+const placeOf = (cell) => { const said = cell.dataset.said || cell.getAttribute("aria-label"); return said.slice(0, said.lastIndexOf(" to ")); };
+let asking = 0;
+const hideNote = () => { clearTimeout(asking); if (note) note.remove(); note = noted = null; };
+addEventListener("resize", () => hideNote());
+// Which one is worst is asked for the cell that somebody looks at, not for all six hundred.
+const askWorst = async (cell, line) => {
+  const answer = await fetch(`/anomalies/worst${cell.search}`).catch(() => null);
+  if (!answer || answer.status !== 200 || answer.redirected) return;
+  line.innerHTML = (await answer.text()).trim();
+  cell.dataset.worst = line.textContent;
+  cell.setAttribute("aria-label", `${cell.dataset.said}. ${line.textContent}`);
+};
 const showNote = (cell) => {
   hideNote();
   if (!cell.matches("a.cell, .cell.silent, .cell.warming")) return;
-  const [place, what] = cell.getAttribute("aria-label").split(/: (?=[^:]*$)/), at = place.lastIndexOf(", ");
+  const said = (cell.dataset.said ||= cell.getAttribute("aria-label"));
+  const [place, what] = said.split(/: (?=[^:]*$)/), at = place.lastIndexOf(", ");
   const found = /^(.*), worst (low|medium|high|critical) (.*)$/.exec(what);
   note = document.createElement("div");
-  note.className = "pop lane-note";
+  noted = cell; note.className = "pop lane-note";
   const part = (tag, css, text) => { const e = document.createElement(tag); e.className = css; e.textContent = text; return e; };
   const head = part("div", "row", ""), keys = part("div", "keys", "");
   if (found) {
@@ -141,7 +154,11 @@ const showNote = (cell) => {
   head.append(part("span", "muted", at < 0 ? place : place.slice(at + 2)));
   note.append(head);
   if (at >= 0) note.append(part("b", "", place.slice(0, at)));
-  if (found) note.append(part("div", "", `${found[1]}.`));
+  if (found) {
+    const sentence = part("div", "", `${found[1]}. `), worst = part("span", "", cell.dataset.worst || "");
+    worst.setAttribute("role", "status"); sentence.append(worst); note.append(sentence);
+    if (!cell.dataset.worst) asking = setTimeout(askWorst, 120, cell, worst);
+  }
   keys.innerHTML = `${found ? "<kbd>Enter</kbd> open " : ""}<kbd>←</kbd><kbd>→</kbd><kbd>↑</kbd><kbd>↓</kbd> move`;
   note.append(keys);
   document.body.append(note);
@@ -203,4 +220,17 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
   // Signed out meanwhile: a whole page comes where a part was asked for.
   if (event.detail.xhr.responseURL.includes("/login/")) { event.detail.shouldSwap = false; location.reload(); }
 });
-document.body.addEventListener("htmx:afterSettle", () => { Vigil.times(); prepareLanes(); reachTimes(); reachScrolls(); offerCopying(); hideNote(); });
+// A lanes card comes anew every few seconds: whoever walks in it stays at the same cell.
+let stood = null;
+document.body.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.target.id !== "lanes") return;
+  const cell = document.activeElement.closest(".lane .cell");
+  stood = cell ? placeOf(cell) : null;
+});
+const stayThere = () => {
+  const grid = stood && document.querySelector("[data-lanes]");
+  const cell = grid && [...grid.querySelectorAll(".lane .cell")].find((other) => placeOf(other) === stood);
+  if (cell) { for (const other of grid.querySelectorAll(".cell[tabindex='0']")) other.tabIndex = -1; cell.tabIndex = 0; cell.focus(); }
+  stood = null;
+};
+document.body.addEventListener("htmx:afterSettle", () => { Vigil.times(); prepareLanes(); reachTimes(); reachScrolls(); offerCopying(); if (noted && !noted.isConnected) hideNote(); stayThere(); });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -76,9 +77,9 @@ def test_no_query_makes_a_page_fail(web: Client, text: str) -> None:
              "metric", "start", "end", "before", "after", "from", "window", "reason")  # fmt: skip
     query = "&".join(f"{name}={quote(text)}" for name in names)
     for path in ("/", "/anomalies/", f"/anomalies/{odd.pk}/", "/series/", f"/series/{series.pk}/",
-                 "/streams/"):  # fmt: skip
+                 "/streams/", "/anomalies/worst"):  # fmt: skip
         for headers in ({}, {"hx-request": "true", "hx-target": "overview"}):
-            assert web.get(f"{path}?{query}", headers=headers).status_code == 200, path
+            assert web.get(f"{path}?{query}", headers=headers).status_code in (200, 204), path
     assert web.get(f"/anomalies/since?token={quote(text)}").status_code == 400
 
 
@@ -118,6 +119,52 @@ def test_lanes_hold_the_worst_of_each_bucket(web: Client) -> None:
     assert (cell.count, cell.severity, cell.score) == (3, 4, 0.97)
     assert found.total.count == 3
     assert sum(c.count for c in lane.cells) == 3
+
+
+def test_lanes_have_room_for_sources_that_are_new_or_calm(web: Client) -> None:
+    now = datetime.now(UTC)
+    span = Range("24h", now - timedelta(days=1), now)
+    for name in ("calm-2", "calm-1"):
+        builders.series(name)
+    builders.series("new-1", events=3, first_event_at=now - timedelta(hours=1))
+    builders.series("gone", last_event_at=now - timedelta(days=3))
+
+    def found(**more: Any) -> list[tuple[str, int, bool]]:
+        got = lanes.lanes(span, lanes.Wanted("source", **more)).lanes
+        return [(lane.name, lane.count, lane.warming) for lane in got]
+
+    # Nothing odd is said in a sentence; only who has no score yet is worth a lane then.
+    assert found() == [("new-1", 0, True)]
+    builders.anomaly(builders.series("odd-1"))
+    assert found() == [("odd-1", 1, False), ("new-1", 0, True), ("calm-1", 0, False),
+                       ("calm-2", 0, False)]  # fmt: skip
+    assert found(severity=2) == [("odd-1", 1, False)]
+    for i in range(20):
+        builders.series(f"many-{i:02}")
+    assert len(found()) == lanes.LANES
+
+
+def test_a_lanes_cell_tells_its_worst(web: Client) -> None:
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    series = builders.series("checkout-eu", "payment_latency_ms")
+    builders.anomaly(series, score=0.81, at=start, value=400.0)
+    builders.anomaly(series, score=0.97, at=start)
+    builders.anomaly(series, score=0.99, at=start + timedelta(hours=1), value=9.0)
+    where = {"start": start.isoformat(), "end": (start + timedelta(minutes=30)).isoformat()}
+
+    def worst(**more: str) -> str:
+        answer = web.get("/anomalies/worst", where | more)
+        assert answer.status_code in (200, 204)
+        return answer.content.decode().strip()
+
+    said = "1,284 ms, expected 181 to 312"
+    assert worst(source="checkout-eu") == f"Worst: payment_latency_ms, {said}"
+    assert worst() == f"Worst: payment_latency_ms on checkout-eu, {said}"
+    assert worst(source="db-1") == ""
+    with CaptureQueriesContext(connection) as asked:
+        worst()
+    assert len(asked) <= 6
+    assert Client().get("/anomalies/worst").status_code == 302
 
 
 def test_a_card_that_fails_says_why_and_the_rest_goes_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -97,8 +98,20 @@ def test_lanes_are_walked_by_keys(watched: Watched) -> None:
     builders.user()
     builders.world()
     page = watched.sign_in()
-    page.locator(".lane a.cell[tabindex='0']").focus()
-    expect(page.locator(".lane-note")).to_contain_text("anomal")
+    cell = page.locator(".lane a.cell[tabindex='0']")
+    cell.focus()
+    note = page.locator(".lane-note")
+    expect(note).to_contain_text("anomal")
+    # The worst is asked for once somebody looks, and is then part of the cell's sentence.
+    worst = re.compile(r"Worst: \w+, [\d.,]+.*, expected 181 to 312")
+    expect(note).to_contain_text(worst)
+    expect(cell).to_have_accessible_name(worst)
+    expect(note.locator("kbd")).to_have_text(["Enter", "←", "→", "↑", "↓"])
+    # The card comes anew every few seconds; who walks in it keeps the place.
+    with page.expect_response("**/?*"):
+        page.evaluate("htmx.trigger(document.body, 'vigil:slow')")
+    page.evaluate("new Promise((done) => setTimeout(done, 100))")
+    expect(page.locator(".lane a.cell:focus")).to_have_count(1)
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
@@ -116,3 +129,19 @@ def test_filters_live_in_the_address(watched: Watched) -> None:
     expect(page.locator("tbody tr").first.locator(".sev-word")).to_have_text("Critical")
     page.reload()
     expect(page.locator("select[name=severity]")).to_have_value("4")
+
+
+def test_a_long_name_leaves_room_to_sign_out(watched: Watched) -> None:
+    builders.user("w", first_name="Wilhelmina Maria", last_name="Oosterhuis-van den Berg")
+    page = watched.sign_in("w")
+    name = page.get_by_role("link", name="Wilhelmina Maria Oosterhuis-van den Berg")
+    leave = page.locator(".side").get_by_role("button", name="Sign out")
+    for width, side in ((1440, 200), (900, 52)):  # a phone signs out in its sheet
+        page.set_viewport_size({"width": width, "height": 800})
+        for part in (name, leave):
+            box = part.bounding_box()
+            assert box is not None
+            assert box["x"] + box["width"] <= side, (width, box)
+            assert box["height"] < 40, box
+    leave.click()
+    page.wait_for_url("**/login/")
