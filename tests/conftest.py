@@ -31,12 +31,16 @@ def _rollups_go_as_well(request: pytest.FixtureRequest) -> Iterator[None]:
         cursor.execute("TRUNCATE streams_rollup")
 
 
-LONG = ("integration", "embedded", "browser")
+LONG = ("integration", "embedded", "browser")  # the longest first
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Folders of long tests first: short files fill up what is left of the processes' time."""
-    items.sort(key=lambda item: not any(part in LONG for part in item.path.parts))
+
+    def rank(item: pytest.Item) -> int:
+        return next((i for i, part in enumerate(LONG) if part in item.path.parts), len(LONG))
+
+    items.sort(key=rank)
 
 
 class MakeTopic(Protocol):
