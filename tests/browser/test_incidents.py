@@ -36,8 +36,8 @@ def test_what_changes_appears_by_itself_and_takes_nothing_from_who_writes(
     Outbox.objects.update(evaluated_at=timezone.now())
     context, watched = as_operator(browser, site, "light")
     page = watched.go("/incidents/")
-    connected = "document.documentElement.dataset.connected === 'yes'"
-    page.wait_for_function(connected)
+    connected = page.locator("html[data-connected=yes]")
+    expect(connected).to_have_count(1)
     page.evaluate("window.same = true")
     expect(page.locator("#table tbody tr")).to_have_count(3)
     scene.anomaly(50, "web-new")
@@ -57,7 +57,7 @@ def test_what_changes_appears_by_itself_and_takes_nothing_from_who_writes(
     assert one is not None
     made.notification(made.receiver("Slack #payments"), one, state="sent", sent_at=timezone.now())
     watched.go(f"/incidents/{one.pk}/")
-    page.wait_for_function(connected)
+    expect(connected).to_have_count(1)
     page.locator("#comment").fill("Half a sen")
     incidents.comment(one.pk, "The provider is slow.", None)
     expect(page.locator(".timeline")).to_contain_text("The provider is slow.")
