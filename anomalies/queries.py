@@ -77,8 +77,8 @@ SELECT (SELECT count(*) FROM (SELECT 1 FROM anomalies_anomaly
 
 
 def _shell_counts(now: datetime) -> ShellCounts:
-    asked = {
-        "high": Severity.HIGH, "waiting": DeadLetter.State.WAITING, "most": COUNT_LIMIT,
+    asked: dict[str, int | str] = {
+        "high": int(Severity.HIGH), "waiting": str(DeadLetter.State.WAITING), "most": COUNT_LIMIT,
     }  # fmt: skip
     with connection.cursor() as cursor:
         cursor.execute(_WAITING, asked)
