@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -29,10 +30,12 @@ from anomalies.forms import FilterForm
 from anomalies.htmx import HtmxRequest, wants_part
 from anomalies.models import Anomaly, BulkLabel, SavedView
 from anomalies.units import unit_of
+from streams import reread
 from streams.roles import may_operate, operator_required
 
 WINDOWS = {"1h": 3_600, "6h": 21_600, "24h": 86_400, "7d": 604_800}
 MARKS = ("before", "after")
+EVENT_SHOWN = 8_192  # bytes of a raw event
 
 
 # ---- The list -----------------------------------------------------------------------------------
@@ -201,6 +204,28 @@ def anomaly_why(request: HtmxRequest, pk: UUID) -> HttpResponse:
     context: dict[str, Any] = {"anomaly": anomaly, "again": True}
     context |= detail.facts(anomaly) | detail.why(anomaly)
     return render(request, "anomalies/_partials/why.html", context)
+
+
+@login_required
+@require_GET
+def anomaly_event(request: HtmxRequest, pk: UUID) -> HttpResponse:
+    """The event that an anomaly begins with, as it stands in Kafka now."""
+    rows = Anomaly.objects.select_related("stream", "incarnation")
+    anomaly = get_object_or_404(rows, pk=pk)
+    place = anomaly.stream, anomaly.incarnation, anomaly.partition, anomaly.offset
+    stream, life, partition, offset = place
+    if stream is None or life is None or partition is None or offset is None:
+        raise Http404("Nobody read this one from Kafka.")
+    found = reread.read_again(
+        settings.VIGIL.kafka.client_config(), stream.topic, life.topic_id, partition, offset
+    )
+    context = {"anomaly": anomaly, "found": found, "most": EVENT_SHOWN}
+    if found.value is not None:
+        context |= {"text": reread.as_text(found.value[:EVENT_SHOWN]), "size": len(found.value)}
+    if found.key is not None:
+        context["key"] = reread.as_text(found.key[:200])
+    name = "_partials/raw_event.html" if wants_part(request) else "raw_event.html"
+    return render(request, f"anomalies/{name}", context)
 
 
 def proposal_of(anomaly: Anomaly) -> proposals.Proposal | None:

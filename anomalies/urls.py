@@ -45,6 +45,7 @@ urlpatterns = [
     path("anomalies/<uuid:pk>/label", anomaly_views.anomaly_label, name="anomaly-label"),
     path("anomalies/<uuid:pk>/notes", note_views.note_add, name="note-add"),
     path("anomalies/<uuid:pk>/why", anomaly_views.anomaly_why, name="anomaly-why"),
+    path("anomalies/<uuid:pk>/event", anomaly_views.anomaly_event, name="anomaly-event"),
     path("feedback/", views.feedback_page, name="feedback"),
     path("series/", series_views.listing, name="series-list"),
     path("series/<int:pk>/", series_views.detail, name="series"),

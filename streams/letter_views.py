@@ -18,6 +18,7 @@ from django.views.decorators.http import require_GET, require_POST
 from streams.errors import StreamsError
 from streams.letters import AT_ONCE, Chosen, Filter, chosen, discard, send_again, stage_of, tries
 from streams.models import DeadLetter, Stream
+from streams.reread import as_text
 from streams.roles import may_operate, operator_required
 
 PREVIEW = 2_048
@@ -32,8 +33,8 @@ def dead_letter(request: HttpRequest, pk: int) -> HttpResponse:
     raw = bytes(letter.raw) if letter.raw is not None else None
     context = {
         "letter": letter, "stage": stage_of(letter.reason), "tries": tries([pk]).get(pk),
-        "key": _text(bytes(letter.key)) if letter.key is not None else None,
-        "text": _text(raw[:PREVIEW]) if raw is not None else None,
+        "key": as_text(bytes(letter.key)) if letter.key is not None else None,
+        "text": as_text(raw[:PREVIEW]) if raw is not None else None,
         "hex": hex_dump(raw[:HEX]) if raw is not None else None, "hex_shown": HEX,
         "cut": raw is not None and len(raw) > PREVIEW, "preview": PREVIEW,
         "operator": may_operate(request.user),
@@ -128,13 +129,6 @@ def hex_dump(raw: bytes) -> str:
         shown = "".join(chr(b) if 32 <= b < 127 else "." for b in part)
         lines.append(f"{at:04x}  {part.hex(' '):<47}  {shown}")
     return "\n".join(lines)
-
-
-def _text(raw: bytes) -> str:
-    text = raw.decode("utf-8", errors="replace")
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
 
 
 def _letters(n: int) -> str:

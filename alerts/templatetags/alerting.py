@@ -16,6 +16,8 @@ from django.utils.safestring import SafeString
 from alerts.models import Silence
 from alerts.preview import Bar
 from alerts.rule_form import duration
+from anomalies.models import Severity
+from anomalies.templatetags.vigil import mark
 
 register = template.Library()
 WIDTH, HEIGHT = 720.0, 150.0
@@ -40,6 +42,16 @@ def choose(
         "{}</select>",
         more, name, name, label, name, options,
     )  # fmt: skip
+
+
+@register.simple_tag
+def choose_severity(
+    name: str, value: str, offered: Sequence[tuple[str, str]], label: str = "", more: str = ""
+) -> SafeString:
+    """A select with the chosen severity's mark before it; the style sheet shows the one of four."""
+    marks = format_html_join("", "{}", ((mark(severity),) for severity in Severity.values))
+    chosen = choose(name, value, offered, label, more)
+    return format_html('<span class="sev-pick">{}{}</span>', marks, chosen)
 
 
 @register.simple_tag

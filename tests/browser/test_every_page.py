@@ -50,6 +50,7 @@ MOST_SHIFT = 0.02
 NOT_OURS = {"admin", "prometheus-django-metrics"}
 ROWS: dict[str, Callable[[], dict[str, Any]]] = {
     "anomaly": lambda: {"pk": Anomaly.objects.order_by("-score")[0].pk},
+    "anomaly-event": lambda: {"pk": Anomaly.objects.order_by("-score")[0].pk},
     "series": lambda: {"pk": Series.objects.earliest("pk").pk},
     "series-policy": lambda: {"pk": Series.objects.earliest("pk").pk},
     "inbound-source": lambda: {"pk": InboundSource.objects.earliest("pk").pk},
