@@ -26,6 +26,7 @@ from anomalies.api import (
 
 urlpatterns = [
     path("", overview.overview, name="overview"),
+    path("favicon.ico", views.favicon, name="favicon"),
     path("theme", views.theme, name="theme"),
     path("seen", overview.seen, name="seen"),
     path("components", overview.components, name="components"),

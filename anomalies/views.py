@@ -7,7 +7,8 @@ from typing import Any
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import render
+from django.shortcuts import redirect, render
+from django.templatetags.static import static
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_POST
 
@@ -30,6 +31,12 @@ class SignIn(LoginView):
         response = super().form_valid(form)
         self.request.session.set_expiry(REMEMBER_S if form.cleaned_data["remember"] else 0)
         return response
+
+
+@require_GET
+def favicon(request: HttpRequest) -> HttpResponse:
+    """Browsers ask for it beside what has no head to name an icon in: JSON, exports, the admin."""
+    return redirect(static("img/logo.svg"))
 
 
 @require_POST

@@ -217,6 +217,11 @@ def test_a_label_is_kept_with_its_author_and_taken_back(operator: Client) -> Non
     assert not any((odd.label, odd.labelled_by, odd.labelled_at))
 
 
+def test_what_has_no_head_has_an_icon(client: Client) -> None:
+    answer = client.get("/favicon.ico", follow=True)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/svg+xml")
+
+
 def test_the_theme_is_a_cookie_that_the_server_renders(web: Client) -> None:
     answer = web.post("/theme", {"theme": "light", "next": "//evil.example/"})
     assert answer["Location"] == "/"

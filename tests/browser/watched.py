@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, ViewportSize
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Response,
+    ViewportSize,
+)
 
 from tests import builders
 
@@ -14,7 +21,7 @@ DESK, PHONE = ViewportSize(width=1440, height=900), ViewportSize(width=390, heig
 
 
 class Watched:
-    """A page whose console errors and foreign requests are kept."""
+    """A page whose console errors, refused and foreign requests are kept."""
 
     def __init__(self, context: BrowserContext, site: str) -> None:
         self.site, self.faults = site, list[str]()
@@ -22,6 +29,7 @@ class Watched:
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.on("request", lambda request: self._check(request.url))
+        self.page.on("response", self._weigh)
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -31,6 +39,10 @@ class Watched:
         host = self.site.removeprefix("http://")
         if not re.match(rf"(http|ws)://{re.escape(host)}/|data:|blob:", url):
             self.faults.append(f"foreign request: {url}")
+
+    def _weigh(self, response: Response) -> None:
+        if response.status >= 400:
+            self.faults.append(f"{response.status} for {response.request.method} {response.url}")
 
     def go(self, path: str) -> Page:
         self.page.goto(self.site + path)
