@@ -16,6 +16,10 @@ MOST_LINES = 200
 MOST_TESTS = 20
 MOST_FIGURES = 40
 ACTIVE = (TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING)
+STAGE_NAMES = (
+    ("reading", "Read events, compute features"), ("features", "Put rows in order"),
+    ("fitting", "Fit"), ("testing", "Test on held-out rows"), ("storing", "Store"),
+)  # fmt: skip
 State = ModelVersion.State
 
 

@@ -122,6 +122,24 @@ def live(
     return found
 
 
+_SCORES_LIVE = """
+SELECT bin, sum(n)::bigint
+FROM detection_featurehour, unnest(counts) WITH ORDINALITY AS c (n, bin)
+WHERE stream_id = %s AND feature = %s AND hour > %s
+GROUP BY bin
+"""
+
+
+def live_scores(model: ModelVersion, since: dt.datetime) -> Counts:
+    """How a champion scored sampled events of the hours after ``since``, [bins]."""
+    row = np.zeros(bins.BINS, dtype=np.int64)
+    with connection.cursor() as cursor:
+        cursor.execute(_SCORES_LIVE, [model.stream_id, f"{SCORE}:{model.pk}", since])
+        for number, count in cursor.fetchall():
+            row[number - 1] = count
+    return row
+
+
 def compare(
     expected: Mapping[str, Counts], actual: Mapping[str, Counts]
 ) -> tuple[dict[str, float], dict[str, float]]:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 from django_celery_beat.models import PeriodicTask
 from numpy.typing import NDArray
 
-from detection.models import TrainingRun
+from detection.models import ModelVersion, TrainingRun
 from detection.scoring import TRUSTED_AFTER
 from detection.training_run import MIN_ROWS
 from streams.models import ConsumerStatus, Series, Stream
-from streams.vectors import PREFIX
+from streams.vectors import PREFIX, is_vector
 
 ALIVE = timedelta(seconds=15)
 GROWTH = 1.2  # after an attempt in vain the next one waits for a fifth more events
 MOST_SERIES = 50_000
 SCHEDULED = "detection.tasks.train_models"
+MAX_AGE_HOURS = 24.0  # of a line's newest version, where the task says nothing else
+_MOST_HOURS = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,46 @@ def first_trainings(
             Forecast(stream, tuple(of), events, rate, on) for events, of in sorted(needed.items())
         ]
     return found
+
+
+def next_training(
+    newest: ModelVersion, *, served: bool, enabled: Container[str]
+) -> datetime | None:
+    """When the schedule holds a line's newest version for too old, the earliest of its tasks;
+    None where it trains no more of this line. ``served``: the line has a champion.
+
+    A history that has grown fourfold calls for one before.
+    """
+    if newest.algorithm not in enabled:
+        return None
+    found = []
+    for told in PeriodicTask.objects.filter(task=SCHEDULED, enabled=True).values_list(
+        "kwargs", flat=True
+    ):
+        asked = _kwargs(told)
+        metric = asked.get("metric") or ""
+        of_all = not metric and (served or not newest.metric or is_vector(newest.metric))
+        if (
+            asked.get("stream") in (None, newest.stream.name)
+            and asked.get("algorithm") in (None, newest.algorithm)
+            and (of_all or metric == newest.metric)
+        ):
+            hours = asked.get("max_age_hours", MAX_AGE_HOURS)
+            found.append(newest.created_at + timedelta(hours=hours))
+    return min(found, default=None)
+
+
+def _kwargs(text: str) -> dict[str, Any]:
+    """Of a task that people may have edited: what can't be read asks for nothing special."""
+    try:
+        said = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    if not isinstance(said, dict):
+        return {}
+    hours = said.get("max_age_hours", MAX_AGE_HOURS)
+    sound = isinstance(hours, int | float) and 0 <= hours <= _MOST_HOURS
+    return said | {"max_age_hours": hours if sound else MAX_AGE_HOURS}
 
 
 def events_until(seen: NDArray[np.int64], rows: int, warm_up: int = TRUSTED_AFTER) -> int:

@@ -129,7 +129,7 @@ def _shadow(
     if not hours or only_length:
         return figures
     before, after = (24.0 * total[side] / hours for side in ("champion", "challenger"))
-    most = max(before * rules.max_alerts_per_day_ratio, before + rules.spare_alerts_per_day)
+    most = most_alerts(before, rules)
     if after > most:
         reasons.append(
             f"It would send {after:.1f} alerts a day, the champion {before:.1f}: at most"
@@ -140,6 +140,11 @@ def _shadow(
         "challenger_alerts_per_day": round(after, 3),
         "most_alerts_per_day": round(most, 3),
     }
+
+
+def most_alerts(before: float, rules: Any) -> float:
+    """How many alerts a day a challenger may have where the champion has so many."""
+    return float(max(before * rules.max_alerts_per_day_ratio, before + rules.spare_alerts_per_day))
 
 
 # -- labels --------------------------------------------------------------------------------------

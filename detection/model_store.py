@@ -8,7 +8,7 @@ back. Whatever is to score is loaded first, in the same transaction: a broken on
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -191,10 +191,24 @@ def previous_champion(stream: Stream, metric: str, algorithm: str) -> ModelVersi
         .order_by("pk")
         .values_list("model_id", "to_state")
     )
-    # Champions from before transitions were recorded come first, in order of promotion.
     crowned = {model for model, to in changes if to == State.CHAMPION}
     older = line.exclude(pk__in=crowned).exclude(promoted_at=None).order_by("promoted_at", "pk")
-    stack = list(older.values_list("pk", flat=True))
+    present = champion(stream, metric, algorithm)
+    before = came_before(
+        older.values_list("pk", flat=True), changes, None if present is None else present.pk
+    )
+    return None if before is None else line.get(pk=before)
+
+
+def came_before(
+    unrecorded: Iterable[int], changes: Iterable[tuple[int, str]], present: int | None
+) -> int | None:
+    """Which version a rollback from ``present`` brings back.
+
+    ``changes`` are (version, state after it) of all that made or unmade a champion, oldest first;
+    ``unrecorded`` those that were champion before transitions were recorded, by their promotion.
+    """
+    stack = list(unrecorded)
     for model, to in changes:
         if to == State.CHAMPION:
             if model in stack:  # what came after it was left
@@ -202,10 +216,9 @@ def previous_champion(stream: Stream, metric: str, algorithm: str) -> ModelVersi
             stack.append(model)
         elif stack and stack[-1] == model:  # it left, and nobody took its place
             stack.pop()
-    present = champion(stream, metric, algorithm)
-    if present is not None and stack and stack[-1] == present.pk:
+    if present is not None and stack and stack[-1] == present:
         stack.pop()
-    return line.get(pk=stack[-1]) if stack else None
+    return stack[-1] if stack else None
 
 
 def load(identity: int) -> tuple[ModelVersion, RowScorer]:

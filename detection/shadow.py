@@ -25,10 +25,16 @@ class Compared:
     challenger: str
     change: str = ""
     better: bool | None = None
+    differ: int | None = None  # events on which the two do not agree; a page leads to them
 
 
 def shadow_context(model: ModelVersion) -> dict[str, Any]:
     """For `detection/_shadow.html`: everything of one version's time beside the champion."""
+    return beside(model, model_store.champion(model.stream, model.metric, model.algorithm))
+
+
+def beside(model: ModelVersion, champion: ModelVersion | None) -> dict[str, Any]:
+    """The same where the champion is known."""
     total = ShadowHour.objects.filter(challenger=model).aggregate(
         hours=Count("hour", distinct=True),
         first=Min("hour"),
@@ -51,7 +57,7 @@ def shadow_context(model: ModelVersion) -> dict[str, Any]:
     events = int(total["events"])
     return {
         "model": model,
-        "champion": model_store.champion(model.stream, model.metric, model.algorithm),
+        "champion": champion,
         "events": events,
         "hours": int(total["hours"]),
         "first": total["first"],
@@ -59,6 +65,7 @@ def shadow_context(model: ModelVersion) -> dict[str, Any]:
         "differing": differing,
         "only_champion": int(total["only_champion"]),
         "only_challenger": int(total["only_challenger"]),
+        "onsets_a_day": _a_day(total) if events else None,
         "compared": _compared(total) if events else [],
         "gate": model.gate,
         "needs_hours": rules.shadow_hours,
@@ -73,9 +80,9 @@ def shadow_context(model: ModelVersion) -> dict[str, Any]:
 
 
 def _compared(total: Mapping[str, Any]) -> list[Compared]:
-    events, hours = int(total["events"]), int(total["hours"])
+    events = int(total["events"])
     flagged = [int(total["both"]) + int(total[f"only_{side}"]) for side in _SIDES]
-    a_day = [24.0 * int(total[f"{side}_onsets"]) / hours for side in _SIDES]
+    a_day = _a_day(total)
     cost = [float(total[f"{side}_us"]) / events for side in _SIDES]
     differing = int(total["only_champion"]) + int(total["only_challenger"])
     flagged_by_any = int(total["both"]) + differing
@@ -83,7 +90,7 @@ def _compared(total: Mapping[str, Any]) -> list[Compared]:
         _line("Alerts a day", a_day, ".1f"),
         _line("Alerts in all", [int(total[f"{side}_onsets"]) for side in _SIDES], ",d"),
         Compared("Events over the threshold", f"{flagged[0]:,}", f"{flagged[1]:,}"),
-        Compared("Agreement on all events", "", f"{_percent(1 - differing / events)}"),
+        Compared("Agreement on all events", "", _percent(1 - differing / events), differ=differing),
         Compared(
             "Agreement on flagged ones",
             "",
@@ -91,6 +98,10 @@ def _compared(total: Mapping[str, Any]) -> list[Compared]:
         ),
         _line("Time per event", cost, ".2f", " µs", ("slower", "faster")),
     ]
+
+
+def _a_day(total: Mapping[str, Any]) -> list[float]:
+    return [24.0 * int(total[f"{side}_onsets"]) / int(total["hours"]) for side in _SIDES]
 
 
 _SIDES = ("champion", "challenger")

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db.models import Sum
 
 from detection import drift, model_store, succession, training_queue, watch
+from detection.forecast import MAX_AGE_HOURS
 from detection.models import ModelVersion, TrainingRun
 from detection.registry import MODEL_DETECTORS
 from detection.training_orders import new_order
@@ -36,7 +37,7 @@ def train_models(
     metric: str = "",
     algorithm: str | None = None,
     since_hours: float | None = None,
-    max_age_hours: float = 24.0,
+    max_age_hours: float = MAX_AGE_HOURS,
     promote: str = "first",
     seed: int = 0,
     force: bool = False,

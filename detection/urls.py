@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from detection import tuning_views, views, weights_views
+from detection import line_views, tuning_views, views, weights_views
 
 urlpatterns = [
     path("models/", views.model_list, name="models"),
@@ -21,6 +21,8 @@ urlpatterns = [
     path(
         "models/weights/<int:pk>/<slug:action>", weights_views.weights_change, name="weights-change"
     ),
+    path("models/lines/<int:pk>/", line_views.line, name="model-line"),
+    path("models/lines/<int:pk>/run/", line_views.line_run, name="line-run"),
     path("models/<int:pk>/", views.model_detail, name="model"),
     path("models/<int:pk>/shadow/", views.model_shadow, name="model-shadow"),
     path("models/<int:pk>/drift/", views.model_drift, name="model-drift"),

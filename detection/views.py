@@ -75,7 +75,7 @@ def train(request: HttpRequest) -> HttpResponseBase:
         order, trigger=TrainingRun.Trigger.BUTTON, requested_by=request.user.pk
     )
     messages.success(request, f"Training run {record.pk} waits for a worker.")
-    return redirect("models")
+    return _back(request)
 
 
 @require_POST
@@ -85,7 +85,7 @@ def run_cancel(request: HttpRequest, pk: int) -> HttpResponseBase:
     get_object_or_404(TrainingRun, pk=pk)
     who = request.user.get_username()
     ask_for_end(request, f"Training run {pk}", lambda: training_queue.cancel(pk, who))
-    return redirect("models")
+    return _back(request)
 
 
 @require_POST
@@ -105,7 +105,15 @@ def run_again(request: HttpRequest, pk: int) -> HttpResponseBase:
         order, trigger=TrainingRun.Trigger.BUTTON, requested_by=request.user.pk
     )
     messages.success(request, f"Training run {again.pk} repeats run {pk} and waits for a worker.")
-    return redirect("models")
+    return _back(request)
+
+
+def _back(request: HttpRequest) -> HttpResponseBase:
+    """To the page of the line that the form stood on, else to the list."""
+    line = request.POST.get("line", "")
+    pk = int(line) if line.isdecimal() and len(line) < 19 else 0
+    known = pk and ModelVersion.objects.filter(pk=pk).exists()
+    return redirect("model-line", pk=pk) if known else redirect("models")
 
 
 def _list_context(request: HttpRequest) -> dict[str, Any]:
@@ -133,14 +141,8 @@ def _runs_context(request: HttpRequest) -> dict[str, Any]:
     active = [row for row in rows if row.status in catalogue.ACTIVE]
     return {
         "runs": rows, "active": active, "operator": may_operate(request.user),
-        "stages": list(_stages()), "every_s": 2 if active else 15,
+        "stages": catalogue.STAGE_NAMES, "every_s": 2 if active else 15,
     }  # fmt: skip
-
-
-def _stages() -> list[tuple[str, str]]:
-    return [("reading", "Read events, compute features"), ("features", "Put rows in order"),
-            ("fitting", "Fit"), ("testing", "Test on held-out rows"),
-            ("storing", "Store")]  # fmt: skip
 
 
 # ---- One version --------------------------------------------------------------------------------

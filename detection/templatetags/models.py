@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from django import template
+from django.utils import timezone
 
 from detection import catalogue
 from detection.forecast import Forecast
 from detection.models import TrainingRun
+from detection.shadow import Compared
 from detection.training_run import STAGES
 
 register = template.Library()
+EARLY = 0.02  # of a run: before it nothing can be said of the time that is left
 
 
 @register.filter
@@ -23,6 +26,14 @@ def figures(manifest: Mapping[str, Any]) -> catalogue.Figures:
 @register.filter
 def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
+
+
+@register.filter
+def share(value: float | None) -> str:
+    """Of very few as well: 12 %, 0.3 %, 0.004 %; never rounded to none or all."""
+    if value is None or value == 0:
+        return "none"
+    return "all" if value == 1 else f"{100 * min(value, 0.9999):.2g} %"
 
 
 @register.filter
@@ -42,6 +53,34 @@ def stage_state(run: TrainingRun, stage: str) -> str:
     at = names.index(run.stage) if run.stage in names else -1
     place = names.index(stage)
     return "done" if place < at else "now" if place == at else "later"
+
+
+@register.filter
+def stage_share(run: TrainingRun) -> float:
+    """How far the present stage is, 0 to 1."""
+    names, starts = list(STAGES), [*STAGES.values(), 1.0]
+    if run.stage not in names:
+        return 0.0
+    at = names.index(run.stage)
+    return max(0.0, min(1.0, (run.progress - starts[at]) / (starts[at + 1] - starts[at])))
+
+
+@register.filter
+def time_left(run: TrainingRun) -> str:
+    """By the time it took so far; nothing where that says too little."""
+    taken = (timezone.now() - run.started_at).total_seconds()
+    if not EARLY <= run.progress < 1 or taken < 1:
+        return ""
+    seconds = taken * (1 - run.progress) / run.progress
+    return f"about {seconds:.0f} s left" if seconds < 90 else f"{_about(seconds)} left"
+
+
+@register.filter
+def judged(line: Compared) -> str:
+    """A change in words: figures of time say it themselves."""
+    if line.better is None or line.change.endswith(("slower", "faster")):
+        return line.change
+    return f"{line.change} {'better' if line.better else 'worse'}"
 
 
 @register.filter

@@ -258,7 +258,82 @@
       hooks: { setCursor: [tip(box, (i) => [moment(data.t[i]), `${Vigil.compact(data.events[i])} events per s`, `${data.anomalies[i]} anomalies`])] },
     }, [data.t, data.anomalies, data.events], box);
   };
-  const kinds = { value, work, events: (b, d, h) => area(b, d, h, "events", "events per s", d.arrived && "arrived"), lag: (b, d, h) => area(b, d, h, "lag", "events behind") };
+  // ---- Several lines, each with a colour and a dash of its own
+  const STROKES = [["accent", 1.7, []], ["series", 1.4, [5, 3]], ["text-3", 1.6, [1.5, 3]]];
+  const several = (lines) => lines.map((line, i) => { const [name, width, dash] = STROKES[i % STROKES.length]; return { stroke: colour(name), width, dash, spanGaps: false, points: { show: false } }; });
+  const upright = (u, at, text, taken) => {
+    const ctx = u.ctx, ratio = devicePixelRatio, x = u.valToPos(at, "x", true), { left, top, width, height } = u.bbox;
+    if (!inside(u, x)) return;
+    ctx.save();
+    ctx.strokeStyle = ctx.fillStyle = colour("text-2"); ctx.lineWidth = ratio; ctx.setLineDash([4 * ratio, 4 * ratio]);
+    ctx.beginPath(); ctx.moveTo(x, top); ctx.lineTo(x, top + height); ctx.stroke();
+    ctx.font = `${11 * ratio}px ${family()}`; ctx.textBaseline = "top";
+    const room = ctx.measureText(text).width + 12 * ratio, right = x + room <= left + width;
+    ctx.textAlign = right ? "left" : "right";
+    const from = right ? x : x - room;
+    let row = 0;
+    while (taken.some((t) => t.row === row && from < t.to && from + room > t.from)) row += 1;
+    taken.push({ row, from, to: from + room });
+    ctx.fillText(text, x + (right ? 5 : -5) * ratio, top + (4 + 14 * row) * ratio);
+    ctx.restore();
+  };
+  const drift = (box, data, height) => {
+    const top = (u, min, max) => [0, Math.max(data.alarm * 1.34, (max || 0) * 1.12)];
+    return new uPlot({
+      width: box.clientWidth, height, cursor: cursor(), legend: { show: false }, padding: [8, 14, 0, 0], tzDate: zoned,
+      scales: { x: { time: true, range: () => [data.from, data.to] }, y: { range: top } }, axes: axes(), series: [{}, ...several(data.lines)],
+      hooks: {
+        drawClear: [(u) => {
+          const ctx = u.ctx, y = u.valToPos(data.alarm, "y", true);
+          ctx.save(); ctx.fillStyle = colour("medium-soft"); ctx.fillRect(u.bbox.left, u.bbox.top, u.bbox.width, Math.max(0, y - u.bbox.top)); ctx.restore();
+        }],
+        draw: [(u) => {
+          const ctx = u.ctx, ratio = devicePixelRatio, y = u.valToPos(data.alarm, "y", true), taken = [];
+          ctx.save();
+          ctx.strokeStyle = ctx.fillStyle = colour("medium-text"); ctx.lineWidth = ratio; ctx.setLineDash([4 * ratio, 3 * ratio]);
+          ctx.beginPath(); ctx.moveTo(u.bbox.left, y); ctx.lineTo(u.bbox.left + u.bbox.width, y); ctx.stroke();
+          ctx.font = `${11 * ratio}px ${family()}`; ctx.textBaseline = "bottom"; ctx.textAlign = "left"; ctx.fillText(data.alarm_text, u.bbox.left + 6 * ratio, y - 3 * ratio);
+          ctx.restore();
+          for (const mark of data.marks) upright(u, mark.t, mark.text, taken);
+        }],
+        setCursor: [tip(box, (i) => [moment(data.t[i]), ...data.lines.filter((l) => l.values[i] !== null).map((l) => `${l.name} ${l.values[i].toFixed(3)}`)])],
+      },
+    }, [data.t, ...data.lines.map((l) => l.values)], box);
+  };
+  const portion = (v) => (v === null ? "none" : v === 1 ? "100 %" : `${Vigil.number(+(100 * v).toPrecision(2))} %`);
+  const scores = (box, data, height) => {
+    const every = data.lines.flatMap((l) => l.values).filter((v) => v !== null), least = 10 ** Math.floor(Math.log10(Math.min(0.1, ...every)) + 1e-9);
+    const powers = () => { const found = []; for (let v = 1; v >= least * 0.99; v /= 10) found.unshift(+v.toPrecision(6)); return found; };
+    const plain = { font: `11px ${family()}`, stroke: colour("text-3"), grid: { stroke: colour("grid"), width: 1 }, ticks: { show: false } };
+    // Live over training: what is compared lies on top.
+    const order = [0, 2];
+    return new uPlot({
+      width: box.clientWidth, height, cursor: { ...cursor(), sync: undefined }, legend: { show: false }, padding: [8, 16, 0, 0],
+      scales: { x: { time: false, range: () => [0, 1] }, y: { distr: 3, range: () => [least, 1.4] } },
+      axes: [{ ...plain, size: 24, gap: 5, splits: () => [0, 0.2, 0.4, 0.6, 0.8, 1], values: (u, at) => at.map((v) => v.toFixed(1)) },
+        { ...plain, size: wide, gap: 8, splits: powers, filter: (u, at) => at, values: (u, at) => at.map(portion) }],
+      series: [{}, ...data.lines.map((l, i) => ({ ...several([null, null, null])[order[i]], points: { show: true, size: 4, filter: alone } }))],
+      hooks: {
+        draw: [(u) => {
+          upright(u, data.level, data.level_text, []);
+          const ctx = u.ctx, ratio = devicePixelRatio;
+          ctx.save(); ctx.font = `11px ${family()}`.replace("11", String(11 * ratio));
+          // Each at its own line: the one above it, the other below.
+          const above = data.lines.map((l) => l.values.filter((v) => v !== null).length);
+          data.lines.forEach((line, i) => {
+            if (!above[i]) return;
+            const at = Math.min(i ? 5 : 8, above[i] - 1), x = u.valToPos(data.t[at], "x", true), y = u.valToPos(line.values[at], "y", true);
+            const higher = data.lines.every((other, k) => k === i || (other.values[at] ?? 0) < line.values[at]) || !above[1 - i];
+            ctx.fillStyle = colour(i ? "text-2" : "accent"); ctx.textBaseline = higher ? "bottom" : "top"; ctx.textAlign = higher ? "left" : "right";
+            ctx.fillText(line.name, x + (higher ? 6 : -6) * ratio, y + (higher ? -6 : 6) * ratio);
+          });
+          ctx.restore();
+        }],
+        setCursor: [tip(box, (i) => [`score above ${data.t[i].toFixed(2)}`, ...data.lines.map((l) => `${l.name}: ${portion(l.values[i])}`)])],
+      },
+    }, [data.t, ...data.lines.map((l) => l.values)], box);
+  };
+  const kinds = { value, work, drift, scores, events: (b, d, h) => area(b, d, h, "events", "events per s", d.arrived && "arrived"), lag: (b, d, h) => area(b, d, h, "lag", "events behind") };
 
   const drawAll = () => {
     for (const [box, chart] of charts) if (!box.isConnected) { chart.destroy(); charts.delete(box); }
@@ -282,9 +357,21 @@
   };
 
   // ---- The same as a table, made when it is opened
+  const linesTable = (data) => {
+    const table = document.createElement("table"), head = table.createTHead().insertRow(), body = table.createTBody();
+    for (const text of [data.axis || "time", ...data.lines.map((l) => l.name)]) { const th = document.createElement("th"); th.scope = "col"; th.textContent = text; if (head.cells.length) th.className = "num"; head.append(th); }
+    data.t.forEach((t, i) => {
+      if (data.lines.every((l) => l.values[i] === null)) return;
+      const row = body.insertRow();
+      row.insertCell().textContent = data.axis ? t.toFixed(2) : moment(t);
+      for (const l of data.lines) { const cell = row.insertCell(); cell.className = "num"; cell.textContent = data.axis ? portion(l.values[i]) : Vigil.number(l.values[i]); }
+    });
+    return table;
+  };
   const fillTable = (details) => {
     const data = JSON.parse(document.getElementById(details.dataset.table).textContent), target = details.querySelector(".table");
     if (!details.open || target.firstChild) return;
+    if (data.lines) { target.append(linesTable(data)); return; }
     const names = ["min", "max", "low", "high", "events", "arrived", "anomalies", "lag"].filter((name) => Array.isArray(data[name]));
     const words = { min: "least", max: "greatest", low: "expected from", high: "expected to", events: "events per s", arrived: "come in per s", anomalies: "anomalies", lag: "lag" };
     const table = document.createElement("table"), head = table.createTHead().insertRow(), marks = data.marks || [];

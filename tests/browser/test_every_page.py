@@ -38,6 +38,7 @@ from tests import builders
 from tests.alerts import week
 from tests.browser import test_receivers
 from tests.browser.watched import DESK, PHONE, SHOTS, Watched
+from tests.detection import lines
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -71,14 +72,19 @@ ROWS: dict[str, Callable[[], dict[str, Any]]] = {
     "model": lambda: {"pk": ModelVersion.objects.earliest("pk").pk},
     "model-shadow": lambda: {"pk": ModelVersion.objects.latest("pk").pk},
     "model-drift": lambda: {"pk": ModelVersion.objects.earliest("pk").pk},
-    "model-change": lambda: {"pk": ModelVersion.objects.latest("pk").pk, "action": "promote"},
+    "model-change": lambda: {
+        "pk": ModelVersion.objects.filter(stream__name="raw-data").latest("pk").pk,
+        "action": "promote",
+    },
+    "model-line": lambda: {"pk": ModelVersion.objects.latest("pk").pk},
 }
 # What a page asks for in its address.
 QUERIES = {"series-policy": "?threshold=0.9"}
 # Parts of pages, files and links with a signature: not to be opened by themselves.
 NO_PAGES = {
     "anomalies-export", "anomalies-since", "view-open", "anomaly-why", "alert-link",
-    "api-anomalies-source", "rule-preview", "silence-preview", "series-part", "series-tail",
+    "api-anomalies-source", "line-run", "rule-preview", "silence-preview", "series-part",
+    "series-tail",
 }  # fmt: skip
 # What is out of date is meant to be faint, and says so in words: its contrast alone is let be.
 FAINT = ".stale, [data-stale] :is(.strip .value b, .strip .spark, #feed)"
@@ -115,6 +121,7 @@ def world(boss: User) -> None:
         run=champion.run, sha256="3f8ad2c6" + "cd" * 28, artefact=b"", manifest=champion.manifest,
         challenged_at=timezone.now(),
     )  # fmt: skip
+    lines.world(every_h=6)
     Study.objects.create(
         stream=champion.stream, status="failed", reason="no events", max_trials=9,
         max_seconds=60.0, trials=[], seed=1, objective="share found",

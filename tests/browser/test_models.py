@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import numpy as np
@@ -16,6 +17,7 @@ from detection.training import Trained, train
 from streams.models import Stream
 from tests import builders
 from tests.browser.watched import PHONE, SHOTS, as_operator
+from tests.detection import lines
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -63,6 +65,42 @@ def world() -> ModelVersion:
                                   from_offset=48_000_000 + partition,
                                   scoring_version=version)  # fmt: skip
     return saved[1]
+
+
+def test_one_line_shows_everything_at_once(browser: Browser, site: str, rows: None) -> None:
+    builders.world()
+    saved = lines.world(every_h=6)
+    context, watched = as_operator(browser, site, "dark")
+    page = watched.page
+    watched.go("/models/")
+    page.get_by_role("link", name="webshop · payment_latency_ms · isolation forest").click()
+    for name, cell in (("Drift of the inputs", "residual"),
+                       ("Scores, live against training", "training")):  # fmt: skip
+        card = page.locator("section", has=page.get_by_role("heading", name=name))
+        expect(card.locator("canvas")).to_be_visible()
+        expect(card.locator("[data-chart]")).to_have_attribute("aria-label", re.compile(r"\w"))
+        card.get_by_text("Show as a table").click()
+        expect(card.locator("th", has_text=cell)).to_be_visible()
+        assert card.locator("tbody tr").count() > 10
+    disabled = page.locator("[aria-disabled]", has_text="Promote v4")
+    expect(disabled).to_have_attribute("aria-describedby", "not-ready")
+    # The run goes on and ends; the card hears of it, and the table with the new version too.
+    TrainingRun.objects.filter(status="running").update(progress=0.96, stage="storing")
+    expect(page.locator("#line-run")).to_contain_text("96 %", timeout=10_000)
+    made = model_store.save(trained(9), stream=saved[0].stream, metric=lines.METRIC,
+                            algorithm="isolation_forest")  # fmt: skip
+    TrainingRun.objects.filter(status="running").update(status="done", finished_at=timezone.now())
+    ModelVersion.objects.filter(pk=made.pk).update(run=TrainingRun.objects.latest("pk"))
+    expect(page.locator("#line-run")).to_contain_text("v5 came of it", timeout=10_000)
+    expect(page.locator("#line-versions")).to_contain_text("Let it challenge")
+    page.get_by_label("Which version was live at").fill("2026-11-17T03:12")
+    page.get_by_role("button", name="Show", exact=True).click()
+    page.wait_for_url(re.compile(r"/models/live/\?at=2026-11-17T03%3A12&by=clock"))
+    page.set_viewport_size(PHONE)
+    watched.go(f"/models/lines/{saved[0].pk}/")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    context.close()
+    assert watched.faults == []
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
