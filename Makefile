@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 # demo: two days of history, then live. none: an empty Vigil that waits for your events.
 SOURCE ?= demo
 ARGS ?=
-# Test processes, each with servers of its own.
-WORKERS ?= 2
+# Test processes, each with servers of its own: three keep two cores busy, as tests wait a lot.
+WORKERS ?= 3
 
 .PHONY: help venv run test lint format types bench docs lock clean
 
