@@ -34,10 +34,14 @@ SELECT v.key, a.label, count(*)
  GROUP BY v.key, a.label
 """
 _BY_SERIES = """
-SELECT a.series_id, a.source, a.metric, a.label, count(*)
+SELECT a.series_id, a.source, a.metric, count(*) FILTER (WHERE a.label = 'real'),
+       count(*) FILTER (WHERE a.label = 'false_alarm'),
+       count(*) FILTER (WHERE a.label = 'expected')
   FROM anomalies_anomaly a
  WHERE a.label <> '' AND a.origin = 'detector' AND a.series_id IS NOT NULL
- GROUP BY a.series_id, a.source, a.metric, a.label
+ GROUP BY a.series_id, a.source, a.metric
+ ORDER BY count(*) DESC, a.source COLLATE "C", a.metric COLLATE "C"
+ LIMIT %(most)s
 """
 
 
@@ -162,13 +166,12 @@ def by_detector() -> list[Counted]:
 
 def by_series(most: int = 100) -> list[Counted]:
     """Series by how many of their anomalies are labelled."""
-    found: dict[int, Counted] = {}
     with connection.cursor() as cursor:
-        cursor.execute(_BY_SERIES)
-        for series, source, metric, label, n in cursor.fetchall():
-            row = found.setdefault(series, Counted(source, series=series, metric=metric))
-            setattr(row, label, n)
-    return _most(found.values())[:most]
+        cursor.execute(_BY_SERIES, {"most": most})
+        return [
+            Counted(source, real, false_alarm, expected, series, metric)
+            for series, source, metric, real, false_alarm, expected in cursor.fetchall()
+        ]
 
 
 def total() -> Counted:
