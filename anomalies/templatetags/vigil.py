@@ -222,6 +222,17 @@ def when(at: datetime | None) -> SafeString:
     )  # fmt: skip
 
 
+@register.simple_tag
+def since(at: datetime | None) -> SafeString:
+    """The same within a sentence: "5 min ago", "now", "in 3 min", "never"."""
+    if at is None:
+        return mark_safe("<span>never</span>")
+    return format_html(
+        '<time datetime="{}" title="{}" data-ago>{}</time>',
+        at.isoformat(), absolute(at), f"{text} ago" if (text := ago(at))[0].isdigit() else text,
+    )  # fmt: skip
+
+
 @register.filter
 def zoned(at: datetime | None, shape: str) -> str:
     """Django's `date` with the zone behind it: 1 Dec 2026, 13:05 CET."""

@@ -59,7 +59,8 @@ Vigil.zone = document.documentElement.dataset.zone || "UTC";
 Vigil.times = () => {
   if (document.hidden) return;
   for (const time of document.querySelectorAll("time[datetime]")) {
-    const text = Vigil.ago(Date.parse(time.dateTime));
+    let text = Vigil.ago(Date.parse(time.dateTime));
+    if ("ago" in time.dataset && /^\d/.test(text)) text += " ago";
     if (time.textContent !== text) time.textContent = text;
   }
 };

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
+
 import pytest
+from django.utils import timezone
 
 from anomalies.templatetags import vigil
 
@@ -42,3 +46,12 @@ def test_number(value: float, text: str) -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert vigil.duration(seconds) == text
+
+
+def test_a_time_within_a_sentence_is_ago_only_where_it_is_past() -> None:
+    now = timezone.now()
+    said = {
+        re.sub("<[^>]+>", "", vigil.since(at))
+        for at in (None, now, now - timedelta(minutes=5), now + timedelta(minutes=3, seconds=9))
+    }
+    assert said == {"never", "now", "5 min ago", "in 3 min"}
