@@ -125,7 +125,7 @@ def live(
 _SCORES_LIVE = """
 SELECT bin, sum(n)::bigint
 FROM detection_featurehour, unnest(counts) WITH ORDINALITY AS c (n, bin)
-WHERE stream_id = %s AND feature = %s AND hour > %s
+WHERE stream_id = %s AND feature = %s AND hour > %s AND (%s = '' OR metric = %s)
 GROUP BY bin
 """
 
@@ -134,7 +134,8 @@ def live_scores(model: ModelVersion, since: dt.datetime) -> Counts:
     """How a champion scored sampled events of the hours after ``since``, [bins]."""
     row = np.zeros(bins.BINS, dtype=np.int64)
     with connection.cursor() as cursor:
-        cursor.execute(_SCORES_LIVE, [model.stream_id, f"{SCORE}:{model.pk}", since])
+        feature, metric = f"{SCORE}:{model.pk}", model.metric
+        cursor.execute(_SCORES_LIVE, [model.stream_id, feature, since, metric, metric])
         for number, count in cursor.fetchall():
             row[number - 1] = count
     return row

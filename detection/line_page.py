@@ -327,6 +327,8 @@ def drift_chart(line: Line, now: dt.datetime) -> dict[str, Any] | None:
     newest = rows[-1][1]
     inputs = [name for name in newest if name != bins.SCORE]
     names = sorted(inputs, key=lambda name: (-newest[name], name))[:FEATURES_SHOWN]
+    if not names:
+        return None
     times: list[float] = []
     columns: list[list[float | None]] = [[] for _ in names]
     before = rows[0][0]
@@ -345,7 +347,7 @@ def drift_chart(line: Line, now: dt.datetime) -> dict[str, Any] | None:
     return {
         "features": [(_words(name), newest[name]) for name in names],
         "alarm": rules.alarm_psi,
-        "above": newest[names[0]] >= rules.alarm_psi if names else False,
+        "above": newest[names[0]] >= rules.alarm_psi,
         "highest": max((v for column in columns for v in column if v is not None), default=0.0),
         "until": rows[-1][2],
         "data": {
@@ -423,7 +425,7 @@ def run_context(line: Line, now: dt.datetime) -> dict[str, Any]:
         made = (m for m in line.models if run is not None and m.run_id == run.pk)
         found["made"] = next(made, None)
         if run is not None and run.finished_at:
-            found["took_s"] = (run.finished_at - run.started_at).total_seconds()
+            found["took_s"] = max(0.0, (run.finished_at - run.started_at).total_seconds())
     return found
 
 

@@ -76,6 +76,8 @@ def test_any_version_leads_to_its_line_and_an_unknown_one_nowhere(
     for row in line:
         assert [m.version for m in found(row.pk).models] == [4, 3, 2, 1]
         assert "webshop · payment_latency_ms · isolation forest" in text(viewer, row.pk)
+        for part in ("", "shadow/", "drift/"):
+            assert viewer.get(f"/models/{row.pk}/{part}").status_code == 200
     assert viewer.get("/models/lines/999999/").status_code == 404
     assert viewer.get("/models/lines/999999/run/").status_code == 404
     assert viewer.get(f"/models/lines/{10**30}/").status_code == 404
