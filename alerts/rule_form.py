@@ -283,7 +283,9 @@ def choices(form: RuleForm) -> dict[str, Any]:
         "remind": _durations(COOLDOWNS, form.text("remind_s"), "never"),
         "lasting": _durations(LASTING, form.text("when.min_duration_s"), "however short"),
         "for": _durations(WITHIN, form.text("when.for_s")),
-        "later": [("0", "at once"), *((str(s), f"after {duration(s)}") for s in LATER[1:])],
+        "later": [
+            ("0", "at once"), *((str(s), f"{duration(s)} unacknowledged") for s in LATER[1:])
+        ],
         "step_severities": STEP_SEVERITIES, "hours": hours,
         "receivers": [(r.name, r.name) for r in receivers],
         "receiver_rows": {r.name: r for r in receivers},
