@@ -114,6 +114,13 @@ def test_at_200_percent_nothing_is_lost_and_nothing_sticks_out(watched: Watched)
         assert before - set(page.evaluate(SEEN)) == set(), name
         assert page.evaluate(OUTSIDE) == [], name
         assert page.evaluate("document.documentElement.scrollWidth") <= ZOOMED["width"], name
+        # Lower than its icons, the sidebar scrolls; it squeezes none.
+        brand, leave = page.locator(".brand"), page.get_by_role("button", name="Sign out").first
+        box = brand.bounding_box()
+        assert box is not None
+        assert box["height"] == 48, name
+        leave.scroll_into_view_if_needed()
+        expect(leave).to_be_in_viewport()
         page.set_viewport_size(DESK)
 
 
@@ -132,6 +139,7 @@ def test_forced_colours_keep_what_colour_and_height_say(watched: Watched) -> Non
             assert colour(page, "#go-live", "outlineStyle") == "solid"
         else:
             assert page.locator(".chart .summary, .chart summary").first.is_visible(), name
+            assert colour(page, ".legend .band-key") != colour(page, ".card"), name
         if name == "anomaly":
             assert colour(page, ".bar .full", "fill") != colour(page, ".bar .rail", "fill")
         page.emulate_media(forced_colors="none")
