@@ -31,8 +31,10 @@ def digest(project: Path = PROJECT) -> str:
 def choose_folder(environ: MutableMapping[str, str] = os.environ) -> None:
     """Name the folder to numba, within the one the environment names or beside the sources.
 
-    To be called before numba is imported. Where nothing can be written, numba looks for a place.
+    To be called before numba is imported. Where neither is, numba or a process below finds a place.
     """
+    if not environ.get(VARIABLE) and not os.access(PROJECT, os.W_OK):
+        return
     name = f"kernels-{digest()}"
     given = environ.get(VARIABLE)
     base = Path(given) if given else PROJECT / "__pycache__"

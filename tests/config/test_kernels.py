@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from config.kernels import PROJECT, VARIABLE, choose_folder, digest
 
 
@@ -30,6 +32,18 @@ def test_a_process_below_uses_the_folder_of_the_one_above() -> None:
     assert chosen == f"/somewhere/kernels-{digest()}"
     choose_folder(environ)
     assert environ[VARIABLE] == chosen
+
+
+def test_where_the_project_is_read_only_the_choice_is_left_to_who_knows_a_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != PROJECT)
+    environ: dict[str, str] = {}
+    choose_folder(environ)
+    assert environ == {}
+    environ[VARIABLE] = "/data/numba"
+    choose_folder(environ)
+    assert environ[VARIABLE] == f"/data/numba/kernels-{digest()}"
 
 
 def test_kernels_are_kept_there(tmp_path: Path) -> None:
