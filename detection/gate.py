@@ -176,6 +176,13 @@ def _labels(
         "champion_false": int((present & ~real).sum()),
         "challenger_false": int((challenger & ~real).sum()),
     }
+    reasons += labels_against(figures)
+    return figures
+
+
+def labels_against(figures: Mapping[str, Any]) -> list[str]:
+    """What speaks against a challenger in the figures on labels, in sentences."""
+    reasons = []
     if figures["challenger_found"] < figures["champion_found"]:
         reasons.append(
             f"Of {figures['real']} anomalies confirmed as real it would flag"
@@ -186,7 +193,7 @@ def _labels(
             f"Of {figures['false_alarms']} labelled false alarms it would repeat"
             f" {figures['challenger_false']}, the champion {figures['champion_false']}."
         )
-    return figures
+    return reasons
 
 
 def _columns(model: ModelVersion) -> Sequence[str]:

@@ -20,7 +20,7 @@ from detection.catalogue import ACTIVE, runs
 from detection.drift import Counts, live_scores, settings_of, shown
 from detection.ensemble import score_from_oddness
 from detection.forecast import next_training
-from detection.gate import most_alerts
+from detection.gate import labels_against, most_alerts
 from detection.models import DriftReport, ModelTransition, ModelVersion, TrainingRun
 from detection.shadow import Compared, beside
 from streams.models import Series
@@ -104,7 +104,7 @@ def versions(line: Line, changes: Sequence[ModelTransition]) -> list[Version]:
         rows.append(
             Version(
                 model,
-                ", ".join(f"{name} {value}" for name, value in (params or {}).items()),
+                ", ".join(f"{name} {given}" for name, given in (params or {}).items()),
                 events if isinstance(events, int) else None,
                 value,
                 of,
@@ -251,16 +251,12 @@ def _labels(figures: Mapping[str, Any], rules: Any) -> Check:
         return Check(name, "wait", "A worker asks every ten minutes.")
     if not found.get("real") and not found.get("false_alarms"):
         return Check(name, "ok", f"Nothing was labelled in {rules.labels_days:g} days.")
-    worse = (
-        found["challenger_found"] < found["champion_found"]
-        or found["challenger_false"] > found["champion_false"]
-    )
     said = (
         f"{found['challenger_found']:,} of {found['real']:,} real found, champion"
         f" {found['champion_found']:,}; {found['challenger_false']:,} of"
         f" {found['false_alarms']:,} false alarms again, champion {found['champion_false']:,}"
     )
-    return Check(name, "no" if worse else "ok", said)
+    return Check(name, "no" if labels_against(found) else "ok", said)
 
 
 def _injected(figures: Mapping[str, Any]) -> Check:

@@ -58,11 +58,7 @@ PIECE = 2_000  # messages: with their bytes about a megabyte, which a core keeps
 
 
 class BatchLostError(StreamsError):
-    """Retry: a batch was not stored; its lane begins again from what is."""
-
-    def __init__(self, lane: Lane, reason: str) -> None:
-        self.lane = lane
-        super().__init__(reason)
+    """Retry: a batch was not stored; every lane begins again from what is."""
 
 
 class Engine(Rows, Protocol):
@@ -466,10 +462,10 @@ class Runner:
         replaying = lane.replaying()
         self._follow(lane, ends)
         if moves or flush:
-            self._patiently(lane, lambda: self._series.ensure(lane.stream, lane.index))
+            self._patiently(lambda: self._series.ensure(lane.stream, lane.index))
             looks: list[Look] = []
             if flush and self._now() >= lane.next_look:
-                self._patiently(lane, lambda: looks.extend(self._looks(lane, replaying)))
+                self._patiently(lambda: looks.extend(self._looks(lane, replaying)))
             pending = lane.sink.build(
                 parts, dict(lane.owned), flush=flush, replaying=replaying, looks=looks
             )
@@ -490,7 +486,7 @@ class Runner:
             )
             while not self._writing.submit(job, 0.2):
                 if self._abandon.is_set():
-                    raise BatchLostError(lane, "given up while the database was away")
+                    raise BatchLostError("given up while the database was away")
         for partition, below in list(lane.silent_below.items()):
             if partition not in replaying:
                 del lane.silent_below[partition]
@@ -612,13 +608,13 @@ class Runner:
                     self._dead_letters.write(rejects, owned)
                     lane.sink.write(pending)
             except DeliveryError as error:
-                raise BatchLostError(lane, str(error)) from error
+                raise BatchLostError(str(error)) from error
             except FencedError as fenced:
                 # A commit whose answer was lost looks like a fence when it is tried again.
                 if tries == 1 or not moves or not checkpoint.stored(moves):
-                    raise BatchLostError(lane, str(fenced)) from fenced
+                    raise BatchLostError(str(fenced)) from fenced
 
-        self._patiently(lane, write)
+        self._patiently(write)
         if flush:
             rest_s = (self._now() - began) / FLUSH_SHARE
             self._next_flush = max(self._next_flush, self._now() + rest_s)
@@ -638,7 +634,7 @@ class Runner:
         # a flood of new series says nothing against the events that are read
         self._dead_letters.check(events, sum(r.reason != "limit" for r in rejects))
 
-    def _patiently(self, lane: Lane, action: Callable[[], None]) -> None:
+    def _patiently(self, action: Callable[[], None]) -> None:
         """Try until the database answers.
 
         Raises:
@@ -652,7 +648,7 @@ class Runner:
                 log.warning("database.unreachable error=%s retry_in_s=%.1f", _line(error), backoff)
                 connection.close()
                 if self._abandon.wait(backoff):
-                    raise BatchLostError(lane, "given up while the database was away") from error
+                    raise BatchLostError("given up while the database was away") from error
                 backoff = min(MAX_BACKOFF_S, backoff * 2)
                 continue
             if backoff > FIRST_BACKOFF_S:

@@ -214,23 +214,22 @@ def mark(severity: int, more: str = "") -> SafeString:
 @register.simple_tag
 def when(at: datetime | None) -> SafeString:
     """Relative, absolute on hover and focus; page.js keeps it true."""
-    if at is None:
-        return mark_safe("<span>never</span>")
-    return format_html(
-        '<time datetime="{}" title="{}">{}</time>',
-        at.isoformat(), absolute(at), ago(at),
-    )  # fmt: skip
+    return _time(at, "", ago(at))
 
 
 @register.simple_tag
 def since(at: datetime | None) -> SafeString:
     """The same within a sentence: "5 min ago", "now", "in 3 min", "never"."""
+    text = ago(at)
+    return _time(at, mark_safe(" data-ago"), f"{text} ago" if text[0].isdigit() else text)
+
+
+def _time(at: datetime | None, more: str, text: str) -> SafeString:
     if at is None:
-        return mark_safe("<span>never</span>")
+        return format_html("<span>{}</span>", text)
     return format_html(
-        '<time datetime="{}" title="{}" data-ago>{}</time>',
-        at.isoformat(), absolute(at), f"{text} ago" if (text := ago(at))[0].isdigit() else text,
-    )  # fmt: skip
+        '<time datetime="{}" title="{}"{}>{}</time>', at.isoformat(), absolute(at), more, text
+    )
 
 
 @register.filter

@@ -317,7 +317,7 @@
         draw: [(u) => {
           upright(u, data.level, data.level_text, []);
           const ctx = u.ctx, ratio = devicePixelRatio;
-          ctx.save(); ctx.font = `11px ${family()}`.replace("11", String(11 * ratio));
+          ctx.save(); ctx.font = `${11 * ratio}px ${family()}`;
           // Each at its own line: the one above it, the other below.
           const above = data.lines.map((l) => l.values.filter((v) => v !== null).length);
           data.lines.forEach((line, i) => {

@@ -7,6 +7,9 @@ from django.test import Client
 
 from anomalies import health
 from tests import builders
+from tests.people import operator
+
+__all__ = ["fresh", "operator", "web"]
 
 
 @pytest.fixture
@@ -14,14 +17,6 @@ def web(db: None) -> Client:
     """A client of somebody who is signed in, and may look."""
     client = Client()
     client.force_login(builders.user())
-    return client
-
-
-@pytest.fixture
-def operator(db: None) -> Client:
-    """A client of somebody who may label, dismiss and train."""
-    client = Client()
-    client.force_login(builders.user("olga", is_staff=True))
     return client
 
 

@@ -30,20 +30,6 @@ def line() -> list[ModelVersion]:
     return lines.world(every_h=24)
 
 
-@pytest.fixture
-def operator(db: None) -> Client:
-    client = Client()
-    client.force_login(builders.user("olga", is_staff=True))
-    return client
-
-
-@pytest.fixture
-def viewer(db: None) -> Client:
-    client = Client()
-    client.force_login(builders.user("vera"))
-    return client
-
-
 def html(client: Client, pk: int, part: str = "") -> str:
     answer = client.get(f"/models/lines/{pk}/{part}")
     assert answer.status_code == 200

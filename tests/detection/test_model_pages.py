@@ -47,20 +47,6 @@ def models(trained: Trained) -> list[ModelVersion]:
     return saved
 
 
-@pytest.fixture
-def operator(db: None) -> Client:
-    client = Client()
-    client.force_login(builders.user("olga", is_staff=True))
-    return client
-
-
-@pytest.fixture
-def viewer(db: None) -> Client:
-    client = Client()
-    client.force_login(builders.user("vera"))
-    return client
-
-
 def text(client: Client, path: str, **query: str) -> str:
     answer = client.get(path, query)
     assert answer.status_code == 200, path
